@@ -1,0 +1,171 @@
+//! The instruction sets: detection, and one table of kernels for each.
+//!
+//! Named entry points carry the target features; everything below them is generic and always inlined, so that
+//! it is compiled with those features. Inside a function with the same features an entry point coerces to a
+//! safe `fn` pointer: calls through a table need no `unsafe`.
+
+#![allow(unsafe_code, reason = "one call per instruction set, right after its detection; FP state")]
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+pub mod fp_state;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod scalar;
+
+use core::fmt;
+use core::str::FromStr;
+
+/// An instruction set that has kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Isa {
+    /// AVX-512F.
+    Avx512,
+    /// AVX2 and FMA.
+    Avx2,
+    /// NEON, which every aarch64 CPU has.
+    Neon,
+    /// No vector instructions of our own choosing; defines the bits of all others.
+    Scalar,
+}
+
+impl Isa {
+    /// All of them, best first.
+    pub const ALL: [Isa; 4] = [Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Scalar];
+
+    /// The name used on the command line, in `SINEW_ISA` and in kernel names.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Avx512 => "avx512",
+            Isa::Avx2 => "avx2",
+            Isa::Neon => "neon",
+            Isa::Scalar => "scalar",
+        }
+    }
+
+    /// The CPU features that must be there.
+    pub fn required_features(self) -> &'static str {
+        match self {
+            Isa::Avx512 => "avx512f",
+            Isa::Avx2 => "avx2 and fma",
+            Isa::Neon => "neon (an aarch64 CPU)",
+            Isa::Scalar => "nothing",
+        }
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Isa {
+    type Err = UnknownIsa;
+
+    fn from_str(name: &str) -> Result<Self, UnknownIsa> {
+        Isa::ALL.into_iter().find(|isa| isa.name() == name).ok_or(UnknownIsa)
+    }
+}
+
+/// A name that is no instruction set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownIsa;
+
+impl fmt::Display for UnknownIsa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("unknown instruction set; expected avx512, avx2, neon or scalar")
+    }
+}
+
+impl core::error::Error for UnknownIsa {}
+
+/// The kernels of one instruction set.
+#[derive(Clone, Copy, Debug)]
+pub struct Kernels {
+    /// The instruction set.
+    pub isa: Isa,
+}
+
+/// Names the entry points of one instruction set: each calls a generic algorithm with that set's token.
+///
+/// One line a kernel, so that an instruction set stays one page; written by hand each would be four lines in
+/// five tables.
+macro_rules! entry_points {
+    ($(#[$features:meta])? $token:expr; $($name:ident($($arg:ident: $ty:ty),* $(,)?) = $algorithm:expr;)*) => {$(
+        $(#[$features])?
+        fn $name($($arg: $ty),*) {
+            $algorithm($token, $($arg),*)
+        }
+    )*};
+}
+#[allow(unused_imports, reason = "used by each instruction set")]
+pub(crate) use entry_points;
+
+/// Every table this CPU can run, best first; scalar is always last.
+#[cfg(feature = "std")]
+pub fn supported() -> &'static [Kernels] {
+    use std::sync::OnceLock;
+    use std::vec::Vec;
+    static TABLES: OnceLock<Vec<Kernels>> = OnceLock::new();
+    TABLES.get_or_init(|| {
+        let mut tables = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            if std::is_x86_feature_detected!("avx512f") {
+                // SAFETY: avx512f was just detected.
+                tables.push(unsafe { avx512::kernels() });
+            }
+            if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
+                // SAFETY: avx2 and fma were just detected.
+                tables.push(unsafe { avx2::kernels() });
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        if std::arch::is_aarch64_feature_detected!("neon") {
+            // SAFETY: neon was just detected.
+            tables.push(unsafe { neon::kernels() });
+        }
+        tables.push(scalar_table());
+        tables
+    })
+}
+
+/// The scalar table: with the hardware's fused multiply-add where the CPU has one.
+#[cfg(feature = "std")]
+fn scalar_table() -> Kernels {
+    #[cfg(target_arch = "x86_64")]
+    if std::is_x86_feature_detected!("fma") {
+        // SAFETY: fma was just detected.
+        return unsafe { scalar::fused::kernels() };
+    }
+    scalar::portable::kernels()
+}
+
+/// The table of one instruction set, if this CPU can run it.
+#[cfg(feature = "std")]
+pub fn table(isa: Isa) -> Option<&'static Kernels> {
+    supported().iter().find(|table| table.isa == isa)
+}
+
+/// The table of the features that the program was compiled for: for targets without detection.
+pub fn compiled() -> Kernels {
+    #[cfg(all(target_arch = "x86_64", target_feature = "avx512f"))]
+    // SAFETY: the whole program requires avx512f.
+    return unsafe { avx512::kernels() };
+    #[cfg(all(
+        target_arch = "x86_64",
+        target_feature = "avx2",
+        target_feature = "fma",
+        not(target_feature = "avx512f")
+    ))]
+    // SAFETY: the whole program requires avx2 and fma.
+    return unsafe { avx2::kernels() };
+    #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+    // SAFETY: the whole program requires neon.
+    return unsafe { neon::kernels() };
+    #[allow(unreachable_code, reason = "reached where no set above is compiled in")]
+    scalar::portable::kernels()
+}

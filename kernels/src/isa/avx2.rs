@@ -1,0 +1,114 @@
+//! AVX2 + FMA: one block is two 256-bit registers; 16 registers.
+
+use core::arch::x86_64::*;
+
+use crate::Block;
+use crate::isa::{Isa, Kernels};
+use crate::simd::{Simd, simd_ops};
+
+#[derive(Clone, Copy)]
+pub(crate) struct Avx2(());
+
+impl Avx2 {
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    pub(crate) fn new() -> Self {
+        Self(())
+    }
+}
+
+type Pair = [__m256; 2];
+const SIGN: i32 = i32::MIN;
+
+/// `vmaxps` gives its second operand where either is NaN: only a NaN in `a` is left to carry over.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn nan_of(a: __m256, result: __m256) -> __m256 {
+    _mm256_blendv_ps(result, a, _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a))
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn exp2_int(n: __m256) -> __m256 {
+    _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(
+        _mm256_cvtps_epi32(n),
+        _mm256_set1_epi32(127),
+    )))
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn exponent(a: __m256) -> __m256 {
+    _mm256_cvtepi32_ps(_mm256_sub_epi32(
+        _mm256_srli_epi32::<23>(_mm256_castps_si256(a)),
+        _mm256_set1_epi32(127),
+    ))
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn mantissa(a: __m256) -> __m256 {
+    let fraction = _mm256_and_si256(_mm256_castps_si256(a), _mm256_set1_epi32(0x007f_ffff));
+    _mm256_castsi256_ps(_mm256_or_si256(fraction, _mm256_set1_epi32(0x3f80_0000)))
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn canonical_nan(a: __m256) -> __m256 {
+    let nan = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fc0_0000));
+    _mm256_blendv_ps(a, nan, _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a))
+}
+
+// SAFETY: `new` is callable only where avx2 and fma are enabled.
+unsafe impl Simd for Avx2 {
+    type Vector = Pair;
+    simd_ops! {
+        splat(x: f32) -> Pair = [_mm256_set1_ps(x); 2];
+        load(from: &Block) -> Pair = [_mm256_loadu_ps(from.as_ptr()), _mm256_loadu_ps(from.as_ptr().add(8))];
+        store(to: &mut Block, v: Pair) = {
+            _mm256_storeu_ps(to.as_mut_ptr(), v[0]);
+            _mm256_storeu_ps(to.as_mut_ptr().add(8), v[1])
+        };
+        add(a: Pair, b: Pair) -> Pair = [_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1])];
+        sub(a: Pair, b: Pair) -> Pair = [_mm256_sub_ps(a[0], b[0]), _mm256_sub_ps(a[1], b[1])];
+        mul(a: Pair, b: Pair) -> Pair = [_mm256_mul_ps(a[0], b[0]), _mm256_mul_ps(a[1], b[1])];
+        div(a: Pair, b: Pair) -> Pair = [_mm256_div_ps(a[0], b[0]), _mm256_div_ps(a[1], b[1])];
+        sqrt(a: Pair) -> Pair = [_mm256_sqrt_ps(a[0]), _mm256_sqrt_ps(a[1])];
+        mul_add(a: Pair, b: Pair, c: Pair) -> Pair =
+            [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])];
+        neg(a: Pair) -> Pair = {
+            let sign = _mm256_castsi256_ps(_mm256_set1_epi32(SIGN));
+            [_mm256_xor_ps(a[0], sign), _mm256_xor_ps(a[1], sign)]
+        };
+        abs(a: Pair) -> Pair = {
+            let rest = _mm256_castsi256_ps(_mm256_set1_epi32(!SIGN));
+            [_mm256_and_ps(a[0], rest), _mm256_and_ps(a[1], rest)]
+        };
+        max(a: Pair, b: Pair) -> Pair =
+            [nan_of(a[0], _mm256_max_ps(a[0], b[0])), nan_of(a[1], _mm256_max_ps(a[1], b[1]))];
+        min(a: Pair, b: Pair) -> Pair =
+            [nan_of(a[0], _mm256_min_ps(a[0], b[0])), nan_of(a[1], _mm256_min_ps(a[1], b[1]))];
+        relu(a: Pair) -> Pair = {
+            let zero = _mm256_setzero_ps();
+            [_mm256_add_ps(_mm256_max_ps(zero, a[0]), zero), _mm256_add_ps(_mm256_max_ps(zero, a[1]), zero)]
+        };
+        select_gt(a: Pair, b: Pair, yes: Pair, no: Pair) -> Pair = [
+            _mm256_blendv_ps(no[0], yes[0], _mm256_cmp_ps::<_CMP_GT_OQ>(a[0], b[0])),
+            _mm256_blendv_ps(no[1], yes[1], _mm256_cmp_ps::<_CMP_GT_OQ>(a[1], b[1])),
+        ];
+        round(a: Pair) -> Pair = [
+            _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a[0]),
+            _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a[1]),
+        ];
+        exp2_int(n: Pair) -> Pair = [exp2_int(n[0]), exp2_int(n[1])];
+        exponent(a: Pair) -> Pair = [exponent(a[0]), exponent(a[1])];
+        mantissa(a: Pair) -> Pair = [mantissa(a[0]), mantissa(a[1])];
+        canonical_nan(a: Pair) -> Pair = [canonical_nan(a[0]), canonical_nan(a[1])];
+        prefetch(at: &Block) = _mm_prefetch::<_MM_HINT_T1>(at.as_ptr().cast());
+    }
+}
+
+#[target_feature(enable = "avx2,fma")]
+pub(crate) fn kernels() -> Kernels {
+    Kernels { isa: Isa::Avx2 }
+}

@@ -1,0 +1,63 @@
+//! AVX-512F: one block is one 512-bit register; 32 registers. Only AVX512F is needed: bit operations go
+//! through the integer forms.
+
+use core::arch::x86_64::*;
+
+use crate::Block;
+use crate::isa::{Isa, Kernels};
+use crate::simd::{Simd, simd_ops};
+
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512(());
+
+impl Avx512 {
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(crate) fn new() -> Self {
+        Self(())
+    }
+}
+
+const SIGN: i32 = i32::MIN;
+
+// SAFETY: `new` is callable only where avx512f is enabled.
+unsafe impl Simd for Avx512 {
+    type Vector = __m512;
+    simd_ops! {
+        splat(x: f32) -> __m512 = _mm512_set1_ps(x);
+        load(from: &Block) -> __m512 = _mm512_loadu_ps(from.as_ptr());
+        store(to: &mut Block, v: __m512) = _mm512_storeu_ps(to.as_mut_ptr(), v);
+        add(a: __m512, b: __m512) -> __m512 = _mm512_add_ps(a, b);
+        sub(a: __m512, b: __m512) -> __m512 = _mm512_sub_ps(a, b);
+        mul(a: __m512, b: __m512) -> __m512 = _mm512_mul_ps(a, b);
+        div(a: __m512, b: __m512) -> __m512 = _mm512_div_ps(a, b);
+        sqrt(a: __m512) -> __m512 = _mm512_sqrt_ps(a);
+        mul_add(a: __m512, b: __m512, c: __m512) -> __m512 = _mm512_fmadd_ps(a, b, c);
+        neg(a: __m512) -> __m512 = _mm512_castsi512_ps(_mm512_xor_epi32(_mm512_castps_si512(a), _mm512_set1_epi32(SIGN)));
+        abs(a: __m512) -> __m512 = _mm512_castsi512_ps(_mm512_and_epi32(_mm512_castps_si512(a), _mm512_set1_epi32(!SIGN)));
+        // `vmaxps` gives its second operand where either is NaN: only a NaN in `a` is left to carry over.
+        max(a: __m512, b: __m512) -> __m512 =
+            _mm512_mask_mov_ps(_mm512_max_ps(a, b), _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a), a);
+        min(a: __m512, b: __m512) -> __m512 =
+            _mm512_mask_mov_ps(_mm512_min_ps(a, b), _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a), a);
+        relu(a: __m512) -> __m512 = _mm512_add_ps(_mm512_max_ps(_mm512_setzero_ps(), a), _mm512_setzero_ps());
+        select_gt(a: __m512, b: __m512, yes: __m512, no: __m512) -> __m512 =
+            _mm512_mask_mov_ps(no, _mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b), yes);
+        round(a: __m512) -> __m512 =
+            _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a);
+        exp2_int(n: __m512) -> __m512 = _mm512_castsi512_ps(_mm512_slli_epi32::<23>(
+            _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127))));
+        exponent(a: __m512) -> __m512 = _mm512_cvtepi32_ps(_mm512_sub_epi32(
+            _mm512_srli_epi32::<23>(_mm512_castps_si512(a)), _mm512_set1_epi32(127)));
+        mantissa(a: __m512) -> __m512 = _mm512_castsi512_ps(_mm512_or_epi32(
+            _mm512_and_epi32(_mm512_castps_si512(a), _mm512_set1_epi32(0x007f_ffff)), _mm512_set1_epi32(0x3f80_0000)));
+        canonical_nan(a: __m512) -> __m512 = _mm512_mask_mov_ps(
+            a, _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a), _mm512_castsi512_ps(_mm512_set1_epi32(0x7fc0_0000)));
+        prefetch(at: &Block) = _mm_prefetch::<_MM_HINT_T1>(at.as_ptr().cast());
+    }
+}
+
+#[target_feature(enable = "avx512f")]
+pub(crate) fn kernels() -> Kernels {
+    Kernels { isa: Isa::Avx512 }
+}

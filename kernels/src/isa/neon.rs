@@ -1,0 +1,111 @@
+//! NEON on aarch64: one block is four 128-bit registers; 32 registers.
+
+use core::arch::aarch64::*;
+
+use crate::Block;
+use crate::isa::{Isa, Kernels};
+use crate::simd::{Simd, simd_ops};
+
+#[derive(Clone, Copy)]
+pub(crate) struct Neon(());
+
+impl Neon {
+    #[inline]
+    #[target_feature(enable = "neon")]
+    pub(crate) fn new() -> Self {
+        Self(())
+    }
+}
+
+type Quad = [float32x4_t; 4];
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn select_gt(a: float32x4_t, b: float32x4_t, yes: float32x4_t, no: float32x4_t) -> float32x4_t {
+    vbslq_f32(vcgtq_f32(a, b), yes, no)
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn exp2_int(n: float32x4_t) -> float32x4_t {
+    vreinterpretq_f32_s32(vshlq_n_s32::<23>(vaddq_s32(vcvtnq_s32_f32(n), vdupq_n_s32(127))))
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn exponent(a: float32x4_t) -> float32x4_t {
+    let biased = vreinterpretq_s32_u32(vshrq_n_u32::<23>(vreinterpretq_u32_f32(a)));
+    vcvtq_f32_s32(vsubq_s32(biased, vdupq_n_s32(127)))
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn mantissa(a: float32x4_t) -> float32x4_t {
+    let fraction = vandq_u32(vreinterpretq_u32_f32(a), vdupq_n_u32(0x007f_ffff));
+    vreinterpretq_f32_u32(vorrq_u32(fraction, vdupq_n_u32(0x3f80_0000)))
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn canonical_nan(a: float32x4_t) -> float32x4_t {
+    vbslq_f32(vceqq_f32(a, a), a, vreinterpretq_f32_u32(vdupq_n_u32(0x7fc0_0000)))
+}
+
+// SAFETY: `new` is callable only where neon is enabled.
+unsafe impl Simd for Neon {
+    type Vector = Quad;
+    simd_ops! {
+        splat(x: f32) -> Quad = [vdupq_n_f32(x); 4];
+        load(from: &Block) -> Quad = {
+            let at = from.as_ptr();
+            [vld1q_f32(at), vld1q_f32(at.add(4)), vld1q_f32(at.add(8)), vld1q_f32(at.add(12))]
+        };
+        store(to: &mut Block, v: Quad) = {
+            let at = to.as_mut_ptr();
+            vst1q_f32(at, v[0]);
+            vst1q_f32(at.add(4), v[1]);
+            vst1q_f32(at.add(8), v[2]);
+            vst1q_f32(at.add(12), v[3])
+        };
+        add(a: Quad, b: Quad) -> Quad =
+            [vaddq_f32(a[0], b[0]), vaddq_f32(a[1], b[1]), vaddq_f32(a[2], b[2]), vaddq_f32(a[3], b[3])];
+        sub(a: Quad, b: Quad) -> Quad =
+            [vsubq_f32(a[0], b[0]), vsubq_f32(a[1], b[1]), vsubq_f32(a[2], b[2]), vsubq_f32(a[3], b[3])];
+        mul(a: Quad, b: Quad) -> Quad =
+            [vmulq_f32(a[0], b[0]), vmulq_f32(a[1], b[1]), vmulq_f32(a[2], b[2]), vmulq_f32(a[3], b[3])];
+        div(a: Quad, b: Quad) -> Quad =
+            [vdivq_f32(a[0], b[0]), vdivq_f32(a[1], b[1]), vdivq_f32(a[2], b[2]), vdivq_f32(a[3], b[3])];
+        sqrt(a: Quad) -> Quad = [vsqrtq_f32(a[0]), vsqrtq_f32(a[1]), vsqrtq_f32(a[2]), vsqrtq_f32(a[3])];
+        mul_add(a: Quad, b: Quad, c: Quad) -> Quad = [
+            vfmaq_f32(c[0], a[0], b[0]), vfmaq_f32(c[1], a[1], b[1]),
+            vfmaq_f32(c[2], a[2], b[2]), vfmaq_f32(c[3], a[3], b[3]),
+        ];
+        neg(a: Quad) -> Quad = [vnegq_f32(a[0]), vnegq_f32(a[1]), vnegq_f32(a[2]), vnegq_f32(a[3])];
+        abs(a: Quad) -> Quad = [vabsq_f32(a[0]), vabsq_f32(a[1]), vabsq_f32(a[2]), vabsq_f32(a[3])];
+        max(a: Quad, b: Quad) -> Quad =
+            [vmaxq_f32(a[0], b[0]), vmaxq_f32(a[1], b[1]), vmaxq_f32(a[2], b[2]), vmaxq_f32(a[3], b[3])];
+        min(a: Quad, b: Quad) -> Quad =
+            [vminq_f32(a[0], b[0]), vminq_f32(a[1], b[1]), vminq_f32(a[2], b[2]), vminq_f32(a[3], b[3])];
+        relu(a: Quad) -> Quad = {
+            let zero = vdupq_n_f32(0.0);
+            [vmaxq_f32(a[0], zero), vmaxq_f32(a[1], zero), vmaxq_f32(a[2], zero), vmaxq_f32(a[3], zero)]
+        };
+        select_gt(a: Quad, b: Quad, yes: Quad, no: Quad) -> Quad = [
+            select_gt(a[0], b[0], yes[0], no[0]), select_gt(a[1], b[1], yes[1], no[1]),
+            select_gt(a[2], b[2], yes[2], no[2]), select_gt(a[3], b[3], yes[3], no[3]),
+        ];
+        round(a: Quad) -> Quad = [vrndnq_f32(a[0]), vrndnq_f32(a[1]), vrndnq_f32(a[2]), vrndnq_f32(a[3])];
+        exp2_int(n: Quad) -> Quad = [exp2_int(n[0]), exp2_int(n[1]), exp2_int(n[2]), exp2_int(n[3])];
+        exponent(a: Quad) -> Quad = [exponent(a[0]), exponent(a[1]), exponent(a[2]), exponent(a[3])];
+        mantissa(a: Quad) -> Quad = [mantissa(a[0]), mantissa(a[1]), mantissa(a[2]), mantissa(a[3])];
+        canonical_nan(a: Quad) -> Quad =
+            [canonical_nan(a[0]), canonical_nan(a[1]), canonical_nan(a[2]), canonical_nan(a[3])];
+        prefetch(at: &Block) = core::arch::asm!(
+            "prfm pldl2keep, [{at}]", at = in(reg) at.as_ptr(), options(nostack, preserves_flags, readonly));
+    }
+}
+
+#[target_feature(enable = "neon")]
+pub(crate) fn kernels() -> Kernels {
+    Kernels { isa: Isa::Neon }
+}

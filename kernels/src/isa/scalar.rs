@@ -1,0 +1,108 @@
+//! The scalar path: the same algorithms over `[f32; 16]`. It defines the bits that every other instruction
+//! set must give. Its table exists twice on x86-64: compiled with the hardware's fused multiply-add where the
+//! CPU has one, and with the correctly rounded software one elsewhere. Bits are the same, speed is not.
+
+use crate::Block;
+use crate::simd::{Simd, simd_ops};
+
+#[derive(Clone, Copy)]
+pub(crate) struct Scalar;
+
+/// One operation per lane.
+#[inline(always)]
+fn lanes(f: impl Fn(usize) -> f32) -> Block {
+    let mut out = [0.0; crate::LANES];
+    for (lane, out) in out.iter_mut().enumerate() {
+        *out = f(lane);
+    }
+    out
+}
+
+#[inline(always)]
+fn fused(a: f32, b: f32, c: f32) -> f32 {
+    #[cfg(feature = "std")]
+    return a.mul_add(b, c);
+    #[cfg(not(feature = "std"))]
+    return libm::fmaf(a, b, c);
+}
+
+#[inline(always)]
+fn square_root(a: f32) -> f32 {
+    #[cfg(feature = "std")]
+    return a.sqrt();
+    #[cfg(not(feature = "std"))]
+    return libm::sqrtf(a);
+}
+
+/// To the nearest integer, ties to even: adding and taking away 2^23 rounds away the fraction.
+#[inline(always)]
+fn round(a: f32) -> f32 {
+    const INTEGRAL: f32 = 8_388_608.0;
+    let size = a.abs();
+    if size < INTEGRAL { ((size + INTEGRAL) - INTEGRAL).copysign(a) } else { a }
+}
+
+#[inline(always)]
+fn larger(a: f32, b: f32) -> f32 {
+    if a.is_nan() || a > b { a } else { b }
+}
+
+#[inline(always)]
+fn smaller(a: f32, b: f32) -> f32 {
+    if a.is_nan() || a < b { a } else { b }
+}
+
+// SAFETY: needs no instructions beyond the target's own.
+unsafe impl Simd for Scalar {
+    type Vector = Block;
+    simd_ops! {
+        splat(x: f32) -> Block = [x; crate::LANES];
+        load(from: &Block) -> Block = *from;
+        store(to: &mut Block, v: Block) = *to = v;
+        add(a: Block, b: Block) -> Block = lanes(#[inline(always)] |i| a[i] + b[i]);
+        sub(a: Block, b: Block) -> Block = lanes(#[inline(always)] |i| a[i] - b[i]);
+        mul(a: Block, b: Block) -> Block = lanes(#[inline(always)] |i| a[i] * b[i]);
+        div(a: Block, b: Block) -> Block = lanes(#[inline(always)] |i| a[i] / b[i]);
+        sqrt(a: Block) -> Block = lanes(#[inline(always)] |i| square_root(a[i]));
+        mul_add(a: Block, b: Block, c: Block) -> Block = lanes(#[inline(always)] |i| fused(a[i], b[i], c[i]));
+        neg(a: Block) -> Block = lanes(#[inline(always)] |i| -a[i]);
+        abs(a: Block) -> Block = lanes(#[inline(always)] |i| a[i].abs());
+        max(a: Block, b: Block) -> Block = lanes(#[inline(always)] |i| larger(a[i], b[i]));
+        min(a: Block, b: Block) -> Block = lanes(#[inline(always)] |i| smaller(a[i], b[i]));
+        relu(a: Block) -> Block = lanes(#[inline(always)] |i| if a[i] > 0.0 || a[i].is_nan() { a[i] } else { 0.0 });
+        select_gt(a: Block, b: Block, yes: Block, no: Block) -> Block =
+            lanes(#[inline(always)] |i| if a[i] > b[i] { yes[i] } else { no[i] });
+        round(a: Block) -> Block = lanes(#[inline(always)] |i| round(a[i]));
+        exp2_int(n: Block) -> Block =
+            lanes(#[inline(always)] |i| f32::from_bits((((n[i] as i32).wrapping_add(127)) << 23) as u32));
+        exponent(a: Block) -> Block = lanes(#[inline(always)] |i| ((a[i].to_bits() >> 23) as i32 - 127) as f32);
+        mantissa(a: Block) -> Block =
+            lanes(#[inline(always)] |i| f32::from_bits(a[i].to_bits() & 0x007f_ffff | 0x3f80_0000));
+        canonical_nan(a: Block) -> Block =
+            lanes(#[inline(always)] |i| if a[i].is_nan() { f32::from_bits(0x7fc0_0000) } else { a[i] });
+        prefetch(_at: &Block) = ();
+    }
+}
+
+/// The entry points and the table, compiled with the given features.
+macro_rules! scalar_table {
+    ($(#[$features:meta])?) => {
+        use crate::isa::{Isa, Kernels};
+
+        $(#[$features])?
+        pub(crate) fn kernels() -> Kernels {
+            Kernels { isa: Isa::Scalar }
+        }
+    };
+}
+
+/// With the software's fused multiply-add, unless the target has one in its baseline.
+pub(crate) mod portable {
+    scalar_table!();
+}
+
+/// With the hardware's fused multiply-add.
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod fused {
+    scalar_table!(#[target_feature(enable = "fma")]);
+}

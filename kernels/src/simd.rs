@@ -1,0 +1,75 @@
+//! `trait Simd`: the vector operations that every algorithm of this crate is written in.
+//!
+//! A vector is one *block*: 16 channels, 64 bytes, on every instruction set. An algorithm is written once,
+//! generic over a token `S: Simd`; holding the token proves that its instructions may run. All operations
+//! give the same bits on every instruction set, but for the payload and sign of a NaN.
+
+#![allow(unsafe_code, reason = "the trait's contract is `unsafe`; see its safety section")]
+
+use crate::Block;
+
+/// The vector operations of one instruction set, on blocks of 16 lanes.
+///
+/// # Safety
+/// The type must be constructible only where its instructions may run.
+pub unsafe trait Simd: Copy {
+    /// One block in registers: `__m512`, `[__m256; 2]`, `[float32x4_t; 4]` or `[f32; 16]`.
+    type Vector: Copy;
+
+    /// `x` in every lane.
+    fn splat(self, x: f32) -> Self::Vector;
+    /// The block in memory.
+    fn load(self, from: &Block) -> Self::Vector;
+    /// Stores all 16 lanes.
+    fn store(self, to: &mut Block, v: Self::Vector);
+    /// `a + b`.
+    fn add(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `a - b`.
+    fn sub(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `a * b`.
+    fn mul(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `a / b`, correctly rounded.
+    fn div(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// The correctly rounded square root.
+    fn sqrt(self, a: Self::Vector) -> Self::Vector;
+    /// `a * b + c`, rounded once.
+    fn mul_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
+    /// `a` with the sign bit flipped.
+    fn neg(self, a: Self::Vector) -> Self::Vector;
+    /// `a` with the sign bit cleared.
+    fn abs(self, a: Self::Vector) -> Self::Vector;
+    /// The larger one; NaN where either is NaN. Which zero comes out of two zeros is not defined: add +0.0
+    /// to a final result, as [`Simd::relu`] and the pools do.
+    fn max(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// The smaller one; NaN and zeros as in [`Simd::max`].
+    fn min(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `a` where it is above zero or NaN, +0.0 elsewhere.
+    fn relu(self, a: Self::Vector) -> Self::Vector;
+    /// Per lane: `yes` where `a > b`, `no` elsewhere (also where either is NaN).
+    fn select_gt(self, a: Self::Vector, b: Self::Vector, yes: Self::Vector, no: Self::Vector)
+    -> Self::Vector;
+    /// Rounds to the nearest integer, ties to even.
+    fn round(self, a: Self::Vector) -> Self::Vector;
+    /// 2 to the power `n`, for integral `n` in -126..=127; other values give an unspecified finite number.
+    fn exp2_int(self, n: Self::Vector) -> Self::Vector;
+    /// The exponent field of a positive normal number, unbiased, as a float: `floor(log2(a))`.
+    fn exponent(self, a: Self::Vector) -> Self::Vector;
+    /// A positive normal number scaled into 1.0..2.0 by a power of two.
+    fn mantissa(self, a: Self::Vector) -> Self::Vector;
+    /// The canonical NaN (bits 7fc00000) wherever `a` is NaN, `a` elsewhere.
+    fn canonical_nan(self, a: Self::Vector) -> Self::Vector;
+    /// Asks for the block's cache line to be brought into L2.
+    fn prefetch(self, at: &Block);
+}
+
+/// Writes the operations of one instruction set: each body may use that set's intrinsics.
+macro_rules! simd_ops {
+    ($($name:ident($($arg:ident: $ty:ty),*) $(-> $ret:ty)? = $body:expr;)*) => {$(
+        #[inline(always)]
+        fn $name(self, $($arg: $ty),*) $(-> $ret)? {
+            // SAFETY: holding `self` proves the features; pointers come from whole blocks.
+            unsafe { $body }
+        }
+    )*};
+}
+pub(crate) use simd_ops;

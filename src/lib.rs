@@ -1,0 +1,10 @@
+//! CNN inference for CPUs: hand-tuned f32 kernels for AVX2, AVX-512 and NEON chosen at run time, a tiny graph
+//! executor, and a scalar path that every kernel equals bit for bit.
+
+pub mod error;
+pub mod graph;
+pub mod tensor;
+
+pub use error::{Error, Result};
+pub use sinew_kernels::isa::Isa;
+pub use tensor::{DType, Data, Tensor};
