@@ -12,6 +12,7 @@
 #![cfg_attr(not(feature = "std"), no_std)]
 
 pub mod activation;
+pub mod conv;
 pub mod epilogue;
 pub mod isa;
 pub mod simd;

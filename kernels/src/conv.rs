@@ -1,0 +1,65 @@
+//! Convolution: what every algorithm takes, and one file per algorithm.
+//!
+//! ```text
+//! input     [input block][in_height][in_width][16]
+//! weights   [output block][k][16]      k = one number per live input channel and tap, in the algorithm's order
+//! output    one slice per output block, each the pixels of `pixels`, [pixel][16]
+//! ```
+
+use crate::Block;
+use crate::epilogue::Epilogue;
+
+/// The sizes of one convolution of one group of channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConvGeometry {
+    /// Rows of the input.
+    pub in_height: usize,
+    /// Pixels in a row of the input.
+    pub in_width: usize,
+    /// Rows of the output.
+    pub out_height: usize,
+    /// Pixels in a row of the output.
+    pub out_width: usize,
+    /// Taps, vertical and horizontal.
+    pub kernel: [usize; 2],
+    /// Distance of output pixels in the input, vertical and horizontal.
+    pub stride: [usize; 2],
+    /// Distance of taps in the input, vertical and horizontal.
+    pub dilation: [usize; 2],
+    /// Rows of zeros above the input; those below follow from the output's height.
+    pub pad_top: usize,
+    /// Columns of zeros left of the input.
+    pub pad_left: usize,
+}
+
+impl ConvGeometry {
+    /// Pixels of the output.
+    pub fn out_pixels(&self) -> usize {
+        self.out_height * self.out_width
+    }
+
+    /// Pixels of the input.
+    pub fn in_pixels(&self) -> usize {
+        self.in_height * self.in_width
+    }
+
+    /// Taps of the window.
+    pub fn taps(&self) -> usize {
+        self.kernel[0] * self.kernel[1]
+    }
+}
+
+/// One image, one group of channels, a run of output blocks.
+#[derive(Clone, Copy, Debug)]
+pub struct ConvArgs<'a> {
+    /// The sizes.
+    pub geometry: ConvGeometry,
+    /// Live channels of each input block, 1 to 16. Dead lanes may hold anything and are never read into a sum.
+    pub lanes: &'a [u8],
+    /// `[input block][pixel]`.
+    pub input: &'a [Block],
+    /// `[output block][k]`, starting at the first output block that is computed.
+    pub weights: &'a [Block],
+    /// Bias and residual start at the first output block that is computed.
+    pub epilogue: Epilogue<'a>,
+}
