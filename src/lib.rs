@@ -3,6 +3,8 @@
 
 pub mod error;
 pub mod graph;
+pub mod plan;
+pub mod run;
 pub mod tensor;
 
 pub use error::{Error, Result};

@@ -1,0 +1,3 @@
+//! x
+pub mod borrow;
+pub mod parallel;
