@@ -13,7 +13,7 @@ mod avx512;
 pub mod fp_state;
 #[cfg(target_arch = "aarch64")]
 mod neon;
-mod scalar;
+pub(crate) mod scalar;
 
 use core::fmt;
 use core::str::FromStr;

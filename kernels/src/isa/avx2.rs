@@ -36,6 +36,27 @@ fn exp2_int(n: __m256) -> __m256 {
     )))
 }
 
+/// In two steps: the first is exact, the second rounds.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn scale_exp2(a: __m256, n: __m256) -> __m256 {
+    let n = _mm256_cvtps_epi32(n);
+    let low = _mm256_srai_epi32::<1>(n);
+    let high = _mm256_sub_epi32(n, low);
+    let bias = _mm256_set1_epi32(127);
+    let low = _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(low, bias)));
+    let high = _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(high, bias)));
+    _mm256_mul_ps(_mm256_mul_ps(a, low), high)
+}
+
+/// The bits of `a` but for the sign.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn copysign(a: __m256, b: __m256) -> __m256 {
+    let sign = _mm256_castsi256_ps(_mm256_set1_epi32(SIGN));
+    _mm256_or_ps(_mm256_andnot_ps(sign, a), _mm256_and_ps(sign, b))
+}
+
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn exponent(a: __m256) -> __m256 {
@@ -96,11 +117,16 @@ unsafe impl Simd for Avx2 {
             _mm256_blendv_ps(no[0], yes[0], _mm256_cmp_ps::<_CMP_GT_OQ>(a[0], b[0])),
             _mm256_blendv_ps(no[1], yes[1], _mm256_cmp_ps::<_CMP_GT_OQ>(a[1], b[1])),
         ];
+        // `vmaxps` and `vminps` give their second operand where either is NaN and where both are zero.
+        at_least(low: Pair, a: Pair) -> Pair = [_mm256_max_ps(low[0], a[0]), _mm256_max_ps(low[1], a[1])];
+        at_most(high: Pair, a: Pair) -> Pair = [_mm256_min_ps(high[0], a[0]), _mm256_min_ps(high[1], a[1])];
+        copysign(a: Pair, b: Pair) -> Pair = [copysign(a[0], b[0]), copysign(a[1], b[1])];
         round(a: Pair) -> Pair = [
             _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a[0]),
             _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a[1]),
         ];
         exp2_int(n: Pair) -> Pair = [exp2_int(n[0]), exp2_int(n[1])];
+        scale_exp2(a: Pair, n: Pair) -> Pair = [scale_exp2(a[0], n[0]), scale_exp2(a[1], n[1])];
         exponent(a: Pair) -> Pair = [exponent(a[0]), exponent(a[1])];
         mantissa(a: Pair) -> Pair = [mantissa(a[0]), mantissa(a[1])];
         canonical_nan(a: Pair) -> Pair = [canonical_nan(a[0]), canonical_nan(a[1])];

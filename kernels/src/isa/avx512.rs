@@ -43,10 +43,17 @@ unsafe impl Simd for Avx512 {
         relu(a: __m512) -> __m512 = _mm512_add_ps(_mm512_max_ps(_mm512_setzero_ps(), a), _mm512_setzero_ps());
         select_gt(a: __m512, b: __m512, yes: __m512, no: __m512) -> __m512 =
             _mm512_mask_mov_ps(no, _mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b), yes);
+        // `vmaxps` and `vminps` give their second operand where either is NaN and where both are zero.
+        at_least(low: __m512, a: __m512) -> __m512 = _mm512_max_ps(low, a);
+        at_most(high: __m512, a: __m512) -> __m512 = _mm512_min_ps(high, a);
+        // Bit by bit: `b` where the sign mask is set, `a` elsewhere.
+        copysign(a: __m512, b: __m512) -> __m512 = _mm512_castsi512_ps(_mm512_ternarylogic_epi32::<0xca>(
+            _mm512_set1_epi32(SIGN), _mm512_castps_si512(b), _mm512_castps_si512(a)));
         round(a: __m512) -> __m512 =
             _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a);
         exp2_int(n: __m512) -> __m512 = _mm512_castsi512_ps(_mm512_slli_epi32::<23>(
             _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127))));
+        scale_exp2(a: __m512, n: __m512) -> __m512 = _mm512_scalef_ps(a, n);
         exponent(a: __m512) -> __m512 = _mm512_cvtepi32_ps(_mm512_sub_epi32(
             _mm512_srli_epi32::<23>(_mm512_castps_si512(a)), _mm512_set1_epi32(127)));
         mantissa(a: __m512) -> __m512 = _mm512_castsi512_ps(_mm512_or_epi32(
