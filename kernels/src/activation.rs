@@ -123,7 +123,7 @@ impl Activation {
 
 #[inline(always)]
 fn clip<S: Simd>(simd: S, x: S::Vector, low: f32, high: f32) -> S::Vector {
-    simd.at_most(simd.splat(high), simd.at_least(simd.splat(low), x))
+    simd.clamp(x, simd.splat(low), simd.splat(high))
 }
 
 #[inline(always)]

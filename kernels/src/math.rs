@@ -57,13 +57,13 @@ fn exp_in_range<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
 /// `exp(x)`.
 #[inline(always)]
 pub(crate) fn exp<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
-    exp_in_range(simd, simd.at_most(simd.splat(89.0), simd.at_least(simd.splat(-104.0), x)))
+    exp_in_range(simd, simd.clamp(x, simd.splat(-104.0), simd.splat(89.0)))
 }
 
 /// `exp(-|x|)`.
 #[inline(always)]
 fn exp_of_minus_abs<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
-    exp_in_range(simd, simd.at_least(simd.splat(-104.0), simd.neg(simd.abs(x))))
+    exp_in_range(simd, simd.clamp(simd.neg(simd.abs(x)), simd.splat(-104.0), simd.splat(0.0)))
 }
 
 /// `exp(x) - 1` for `x` in -80 to 0, or NaN; relative to the result as exact as [`exp`], near zero too.
@@ -78,7 +78,7 @@ fn expm1_in_range<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
 #[inline(always)]
 pub(crate) fn expm1_of_negative<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
     // -1 long before -80; not below, for `exp2_int`.
-    expm1_in_range(simd, simd.at_most(simd.splat(0.0), simd.at_least(simd.splat(-80.0), x)))
+    expm1_in_range(simd, simd.clamp(x, simd.splat(-80.0), simd.splat(0.0)))
 }
 
 /// `1 / (1 + exp(-x))`, as `1 / (1 + e)` or `e / (1 + e)` with `e = exp(-|x|)`: exact for negative `x` too.
@@ -94,7 +94,7 @@ pub(crate) fn sigmoid<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
 #[inline(always)]
 pub(crate) fn tanh<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
     let twice = simd.mul(simd.abs(x), simd.splat(-2.0));
-    let m = expm1_in_range(simd, simd.at_least(simd.splat(-80.0), twice));
+    let m = expm1_in_range(simd, simd.clamp(twice, simd.splat(-80.0), simd.splat(0.0)));
     simd.copysign(simd.div(m, simd.add(m, simd.splat(2.0))), x)
 }
 
@@ -162,7 +162,7 @@ pub(crate) fn softplus<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
 /// all of it; erf differs from 1 by less than half a unit beyond 3.92. Off by at most 5.4e-8 of erf.
 #[inline(always)]
 pub(crate) fn erf<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
-    let a = simd.at_most(simd.splat(4.0), simd.abs(x));
+    let a = simd.clamp(simd.abs(x), simd.splat(0.0), simd.splat(4.0));
     let p = horner(
         simd,
         a,

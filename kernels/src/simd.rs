@@ -45,13 +45,11 @@ pub unsafe trait Simd: Copy {
     fn min(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// `a` where it is above zero or NaN, +0.0 elsewhere.
     fn relu(self, a: Self::Vector) -> Self::Vector;
+    /// `low` where `a < low`, then `high` where that is above `high`; a NaN stays, a zero keeps its sign.
+    fn clamp(self, a: Self::Vector, low: Self::Vector, high: Self::Vector) -> Self::Vector;
     /// Per lane: `yes` where `a > b`, `no` elsewhere (also where either is NaN).
     fn select_gt(self, a: Self::Vector, b: Self::Vector, yes: Self::Vector, no: Self::Vector)
     -> Self::Vector;
-    /// `low` where `low > a`, `a` elsewhere: a NaN in `a` stays, and so does a zero of either sign at zero.
-    fn at_least(self, low: Self::Vector, a: Self::Vector) -> Self::Vector;
-    /// `high` where `high < a`, `a` elsewhere: NaN and zeros as in [`Simd::at_least`].
-    fn at_most(self, high: Self::Vector, a: Self::Vector) -> Self::Vector;
     /// The magnitude of `a` with the sign of `b`.
     fn copysign(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// Rounds to the nearest integer, ties to even.
@@ -74,6 +72,7 @@ pub unsafe trait Simd: Copy {
 macro_rules! simd_ops {
     ($($name:ident($($arg:ident: $ty:ty),*) $(-> $ret:ty)? = $body:expr;)*) => {$(
         #[inline(always)]
+        #[allow(unused_unsafe, reason = "the scalar set's operations are safe")]
         fn $name(self, $($arg: $ty),*) $(-> $ret)? {
             // SAFETY: holding `self` proves the features; pointers come from whole blocks.
             unsafe { $body }

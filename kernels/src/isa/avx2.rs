@@ -3,7 +3,8 @@
 use core::arch::x86_64::*;
 
 use crate::Block;
-use crate::isa::{Isa, Kernels};
+use crate::epilogue::{self, Rest};
+use crate::isa::{Isa, Kernels, entry_points};
 use crate::simd::{Simd, simd_ops};
 
 #[derive(Clone, Copy)]
@@ -113,13 +114,15 @@ unsafe impl Simd for Avx2 {
             let zero = _mm256_setzero_ps();
             [_mm256_add_ps(_mm256_max_ps(zero, a[0]), zero), _mm256_add_ps(_mm256_max_ps(zero, a[1]), zero)]
         };
+        // Where the operands are equal or one is NaN, these give the second one.
+        clamp(a: Pair, low: Pair, high: Pair) -> Pair = [
+            _mm256_min_ps(high[0], _mm256_max_ps(low[0], a[0])),
+            _mm256_min_ps(high[1], _mm256_max_ps(low[1], a[1])),
+        ];
         select_gt(a: Pair, b: Pair, yes: Pair, no: Pair) -> Pair = [
             _mm256_blendv_ps(no[0], yes[0], _mm256_cmp_ps::<_CMP_GT_OQ>(a[0], b[0])),
             _mm256_blendv_ps(no[1], yes[1], _mm256_cmp_ps::<_CMP_GT_OQ>(a[1], b[1])),
         ];
-        // `vmaxps` and `vminps` give their second operand where either is NaN and where both are zero.
-        at_least(low: Pair, a: Pair) -> Pair = [_mm256_max_ps(low[0], a[0]), _mm256_max_ps(low[1], a[1])];
-        at_most(high: Pair, a: Pair) -> Pair = [_mm256_min_ps(high[0], a[0]), _mm256_min_ps(high[1], a[1])];
         copysign(a: Pair, b: Pair) -> Pair = [copysign(a[0], b[0]), copysign(a[1], b[1])];
         round(a: Pair) -> Pair = [
             _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a[0]),
@@ -132,6 +135,11 @@ unsafe impl Simd for Avx2 {
         canonical_nan(a: Pair) -> Pair = [canonical_nan(a[0]), canonical_nan(a[1])];
         prefetch(at: &Block) = _mm_prefetch::<_MM_HINT_T1>(at.as_ptr().cast());
     }
+}
+
+entry_points! {
+    [#[target_feature(enable = "avx2,fma")]] Avx2::new();
+    epilogue_avx2(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) = epilogue::finish;
 }
 
 #[target_feature(enable = "avx2,fma")]

@@ -3,7 +3,8 @@
 use core::arch::aarch64::*;
 
 use crate::Block;
-use crate::isa::{Isa, Kernels};
+use crate::epilogue::{self, Rest};
+use crate::isa::{Isa, Kernels, entry_points};
 use crate::simd::{Simd, simd_ops};
 
 #[derive(Clone, Copy)]
@@ -23,6 +24,13 @@ type Quad = [float32x4_t; 4];
 #[target_feature(enable = "neon")]
 fn select_gt(a: float32x4_t, b: float32x4_t, yes: float32x4_t, no: float32x4_t) -> float32x4_t {
     vbslq_f32(vcgtq_f32(a, b), yes, no)
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn clamp(a: float32x4_t, low: float32x4_t, high: float32x4_t) -> float32x4_t {
+    let a = select_gt(low, a, low, a);
+    select_gt(a, high, high, a)
 }
 
 #[inline]
@@ -48,19 +56,6 @@ fn scale_exp2(a: float32x4_t, n: float32x4_t) -> float32x4_t {
 #[target_feature(enable = "neon")]
 fn copysign(a: float32x4_t, b: float32x4_t) -> float32x4_t {
     vbslq_f32(vdupq_n_u32(0x8000_0000), b, a)
-}
-
-/// Not `vmaxq`: of two zeros that takes the positive one.
-#[inline]
-#[target_feature(enable = "neon")]
-fn at_least(low: float32x4_t, a: float32x4_t) -> float32x4_t {
-    select_gt(low, a, low, a)
-}
-
-#[inline]
-#[target_feature(enable = "neon")]
-fn at_most(high: float32x4_t, a: float32x4_t) -> float32x4_t {
-    select_gt(a, high, high, a)
 }
 
 #[inline]
@@ -122,14 +117,14 @@ unsafe impl Simd for Neon {
             let zero = vdupq_n_f32(0.0);
             [vmaxq_f32(a[0], zero), vmaxq_f32(a[1], zero), vmaxq_f32(a[2], zero), vmaxq_f32(a[3], zero)]
         };
+        clamp(a: Quad, low: Quad, high: Quad) -> Quad = [
+            clamp(a[0], low[0], high[0]), clamp(a[1], low[1], high[1]),
+            clamp(a[2], low[2], high[2]), clamp(a[3], low[3], high[3]),
+        ];
         select_gt(a: Quad, b: Quad, yes: Quad, no: Quad) -> Quad = [
             select_gt(a[0], b[0], yes[0], no[0]), select_gt(a[1], b[1], yes[1], no[1]),
             select_gt(a[2], b[2], yes[2], no[2]), select_gt(a[3], b[3], yes[3], no[3]),
         ];
-        at_least(low: Quad, a: Quad) -> Quad =
-            [at_least(low[0], a[0]), at_least(low[1], a[1]), at_least(low[2], a[2]), at_least(low[3], a[3])];
-        at_most(high: Quad, a: Quad) -> Quad =
-            [at_most(high[0], a[0]), at_most(high[1], a[1]), at_most(high[2], a[2]), at_most(high[3], a[3])];
         copysign(a: Quad, b: Quad) -> Quad =
             [copysign(a[0], b[0]), copysign(a[1], b[1]), copysign(a[2], b[2]), copysign(a[3], b[3])];
         round(a: Quad) -> Quad = [vrndnq_f32(a[0]), vrndnq_f32(a[1]), vrndnq_f32(a[2]), vrndnq_f32(a[3])];
@@ -144,6 +139,11 @@ unsafe impl Simd for Neon {
         prefetch(at: &Block) = core::arch::asm!(
             "prfm pldl2keep, [{at}]", at = in(reg) at.as_ptr(), options(nostack, preserves_flags, readonly));
     }
+}
+
+entry_points! {
+    [#[target_feature(enable = "neon")]] Neon::new();
+    epilogue_neon(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) = epilogue::finish;
 }
 
 #[target_feature(enable = "neon")]

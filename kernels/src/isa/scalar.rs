@@ -83,12 +83,12 @@ unsafe impl Simd for Scalar {
         max(a: Block, b: Block) -> Block = lanes(#[inline(always)] |i| larger(a[i], b[i]));
         min(a: Block, b: Block) -> Block = lanes(#[inline(always)] |i| smaller(a[i], b[i]));
         relu(a: Block) -> Block = lanes(#[inline(always)] |i| if a[i] > 0.0 || a[i].is_nan() { a[i] } else { 0.0 });
+        clamp(a: Block, low: Block, high: Block) -> Block = lanes(#[inline(always)] |i| {
+            let a = if low[i] > a[i] { low[i] } else { a[i] };
+            if a > high[i] { high[i] } else { a }
+        });
         select_gt(a: Block, b: Block, yes: Block, no: Block) -> Block =
             lanes(#[inline(always)] |i| if a[i] > b[i] { yes[i] } else { no[i] });
-        at_least(low: Block, a: Block) -> Block =
-            lanes(#[inline(always)] |i| if low[i] > a[i] { low[i] } else { a[i] });
-        at_most(high: Block, a: Block) -> Block =
-            lanes(#[inline(always)] |i| if high[i] < a[i] { high[i] } else { a[i] });
         copysign(a: Block, b: Block) -> Block = lanes(#[inline(always)] |i| a[i].copysign(b[i]));
         round(a: Block) -> Block = lanes(#[inline(always)] |i| round(a[i]));
         exp2_int(n: Block) -> Block = lanes(#[inline(always)] |i| exp2_int(n[i] as i32));
@@ -105,7 +105,15 @@ unsafe impl Simd for Scalar {
 /// The entry points and the table, compiled with the given features.
 macro_rules! scalar_table {
     ($(#[$features:meta])?) => {
-        use crate::isa::{Isa, Kernels};
+        use super::Scalar;
+        use crate::Block;
+        use crate::epilogue::{self, Rest};
+        use crate::isa::{Isa, Kernels, entry_points};
+
+        entry_points! {
+            [$(#[$features])?] Scalar;
+            epilogue_scalar(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) = epilogue::finish;
+        }
 
         $(#[$features])?
         pub(crate) fn kernels() -> Kernels {
