@@ -1,10 +1,14 @@
 //! What happens to a sum before it is stored: bias, residual and activation.
+//!
+//! A tile calls [`Tail`] on its sums while they are in registers: bias, residual, and the activations that are a
+//! clamp. Whatever is more goes to a [`Finish`] over the pixels just written, while they are in the first-level
+//! cache: the tiles stay small, and the costly activations are compiled once. The bits are the same.
 
 use crate::Block;
 use crate::activation::Activation;
+use crate::simd::Simd;
 
-/// `after(before(sum + bias) + residual)`, applied while a tile is in registers where
-/// [`Activation::in_registers`] holds, and to the rows just written elsewhere. The bits are the same.
+/// `after(before(sum + bias) + residual)`.
 #[derive(Clone, Copy, Debug)]
 pub struct Epilogue<'a> {
     /// One block per output block; zeros where the layer has no bias.
@@ -15,4 +19,193 @@ pub struct Epilogue<'a> {
     pub residual: Option<&'a [Block]>,
     /// Applied last.
     pub after: Activation,
+    /// MaxMin: the output has twice the slices, and the second half receives `after(-v)` where the first half
+    /// receives `after(v)`, `v` being `before(sum + bias) + residual`.
+    pub max_min: bool,
+}
+
+impl<'a> Epilogue<'a> {
+    /// The part that tiles apply.
+    pub(crate) fn tail(&self) -> Tail<'a> {
+        let last = self.tail_is_all();
+        let (low, high, zero) = last.then(|| self.after.as_clamp()).flatten().unwrap_or(NO_CLAMP);
+        Tail { bias: self.bias, residual: if last { self.residual } else { None }, low, high, zero }
+    }
+
+    /// Whether a [`Finish`] is needed after the tail.
+    pub(crate) fn has_rest(&self) -> bool {
+        !self.tail_is_all()
+    }
+
+    fn tail_is_all(&self) -> bool {
+        !self.max_min && self.before == Activation::Identity && self.after.as_clamp().is_some()
+    }
+
+    /// This epilogue for output blocks from `block` on, of planes of `plane` pixels.
+    pub(crate) fn from_block(&self, block: usize, plane: usize) -> Epilogue<'a> {
+        let residual = self.residual.map(|residual| &residual[block * plane..]);
+        Epilogue { bias: &self.bias[block..], residual, ..*self }
+    }
+
+    /// How many blocks `slices` output slices hold.
+    pub(crate) fn blocks(&self, slices: usize) -> usize {
+        if self.max_min { slices / 2 } else { slices }
+    }
+}
+
+/// Bounds, and what is added after them: -0.0 changes nothing, +0.0 makes +0.0 of -0.0.
+const NO_CLAMP: (f32, f32, f32) = (f32::NEG_INFINITY, f32::INFINITY, -0.0);
+
+impl Activation {
+    /// The activation as `clamp(x, low, high) + zero`, if it is one.
+    fn as_clamp(self) -> Option<(f32, f32, f32)> {
+        match self {
+            Activation::Identity => Some(NO_CLAMP),
+            Activation::Relu => Some((0.0, f32::INFINITY, 0.0)),
+            Activation::Clip { low, high } => Some((low, high, -0.0)),
+            _ => None,
+        }
+    }
+}
+
+/// What a tile does to its sums: `clamp(sum + bias + residual, low, high) + zero`.
+///
+/// One form for identity, ReLU and clip, so that a tile has no branch on the activation: three cheap operations
+/// per output instead of a copy of the code for each.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tail<'a> {
+    bias: &'a [Block],
+    residual: Option<&'a [Block]>,
+    low: f32,
+    high: f32,
+    zero: f32,
+}
+
+impl Tail<'_> {
+    /// The value to store for one output: `bias` is that of its block, `residual` that of its pixel.
+    #[inline(always)]
+    pub(crate) fn apply<S: Simd>(
+        &self,
+        simd: S,
+        sum: S::Vector,
+        bias: S::Vector,
+        residual: Option<&Block>,
+    ) -> S::Vector {
+        let mut v = simd.add(sum, bias);
+        if let Some(residual) = residual {
+            v = simd.add(v, simd.load(residual));
+        }
+        let v = simd.clamp(v, simd.splat(self.low), simd.splat(self.high));
+        simd.add(v, simd.splat(self.zero))
+    }
+
+    /// Bias of output block `block`, counted from the first one computed.
+    #[inline(always)]
+    pub(crate) fn bias(&self, block: usize) -> &Block {
+        &self.bias[block]
+    }
+
+    /// Residual of `len` pixels from `pixel` on, in output block `block`; `plane` is the pixels of a block.
+    #[inline(always)]
+    pub(crate) fn residual(&self, block: usize, plane: usize, pixel: usize, len: usize) -> Option<&[Block]> {
+        self.residual.map(
+            #[inline(always)]
+            |residual| &residual[block * plane + pixel..][..len],
+        )
+    }
+
+    /// Stores the sums of one block: one vector per pixel, to all of `out`. The first pixel is `pixel` of a
+    /// plane of `plane`.
+    #[inline(always)]
+    pub(crate) fn store<S: Simd, const M: usize>(
+        &self,
+        simd: S,
+        sums: &[S::Vector; M],
+        (block, plane, pixel): (usize, usize, usize),
+        out: &mut [Block; M],
+    ) {
+        let bias = simd.load(self.bias(block));
+        match self.residual(block, plane, pixel, M) {
+            Some(residual) => {
+                for ((out, sum), residual) in out.iter_mut().zip(sums).zip(residual) {
+                    simd.store(out, self.apply(simd, *sum, bias, Some(residual)));
+                }
+            }
+            None => {
+                for (out, sum) in out.iter_mut().zip(sums) {
+                    simd.store(out, self.apply(simd, *sum, bias, None));
+                }
+            }
+        }
+    }
+}
+
+/// The second pass: what [`Tail`] left, over a run of pixels of one block that hold `sum + bias`.
+///
+/// An entry point of each instruction set (`epilogue_<isa>`), so that algorithms can be given it as a pointer.
+pub(crate) type Finish = fn(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>);
+
+/// What a [`Finish`] takes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rest<'a> {
+    before: Activation,
+    after: Activation,
+    residual: Option<&'a [Block]>,
+}
+
+impl<'a> Epilogue<'a> {
+    /// The rest for `len` pixels from `pixel` on, in output block `block` of planes of `plane` pixels.
+    pub(crate) fn rest(&self, block: usize, plane: usize, pixel: usize, len: usize) -> Rest<'a> {
+        let residual = self.residual.map(|residual| &residual[block * plane + pixel..][..len]);
+        Rest { before: self.before, after: self.after, residual }
+    }
+
+    /// The second pass, if there is one, over pixels `at..at + len` of each output slice; they are pixels
+    /// `pixel..` of planes of `plane`. All slices of this part are given: with MaxMin, both halves.
+    pub(crate) fn finish(
+        &self,
+        finish: Finish,
+        (plane, pixel): (usize, usize),
+        (at, len): (usize, usize),
+        out: &mut [&mut [Block]],
+    ) {
+        if !self.has_rest() {
+            return;
+        }
+        let (out, negative) = out.split_at_mut(self.blocks(out.len()));
+        let mut negative = negative.iter_mut();
+        for (block, out) in out.iter_mut().enumerate() {
+            let negative = negative.next().map(|slice| &mut slice[at..at + len]);
+            finish(&self.rest(block, plane, pixel, len), &mut out[at..at + len], negative);
+        }
+    }
+}
+
+/// The algorithm behind every [`Finish`].
+#[inline(always)]
+pub(crate) fn finish<S: Simd>(simd: S, rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) {
+    match rest.residual {
+        Some(residual) => {
+            assert_eq!(residual.len(), out.len());
+            for (out, residual) in out.iter_mut().zip(residual) {
+                let v = rest.before.apply(simd, simd.load(out));
+                simd.store(out, simd.add(v, simd.load(residual)));
+            }
+        }
+        None if rest.before != Activation::Identity => {
+            for out in out.iter_mut() {
+                simd.store(out, rest.before.apply(simd, simd.load(out)));
+            }
+        }
+        None => {}
+    }
+    if let Some(negative) = negative {
+        assert_eq!(negative.len(), out.len());
+        for (negative, out) in negative.iter_mut().zip(&*out) {
+            simd.store(negative, rest.after.apply(simd, simd.neg(simd.load(out))));
+        }
+    }
+    for out in out {
+        simd.store(out, rest.after.apply(simd, simd.load(out)));
+    }
 }

@@ -13,7 +13,7 @@ mod avx512;
 pub mod fp_state;
 #[cfg(target_arch = "aarch64")]
 mod neon;
-mod scalar;
+pub(crate) mod scalar;
 
 use core::fmt;
 use core::str::FromStr;
@@ -92,16 +92,21 @@ pub struct Kernels {
 /// Names the entry points of one instruction set: each calls a generic algorithm with that set's token.
 ///
 /// One line a kernel, so that an instruction set stays one page; written by hand each would be four lines in
-/// five tables.
+/// five tables. The features stand in brackets; `name[M, N](..)` is generic over `const M: usize, const N: usize`.
 macro_rules! entry_points {
-    ($(#[$features:meta])? $token:expr; $($name:ident($($arg:ident: $ty:ty),* $(,)?) = $algorithm:expr;)*) => {$(
-        $(#[$features])?
-        fn $name($($arg: $ty),*) {
+    (
+        @one [$($features:tt)*] $token:expr;
+        $name:ident [$($size:ident),*] ($($arg:ident: $ty:ty),* $(,)?) = $algorithm:expr
+    ) => {
+        $($features)*
+        fn $name<$(const $size: usize),*>($($arg: $ty),*) {
             $algorithm($token, $($arg),*)
         }
+    };
+    ($features:tt $token:expr; $($name:ident $([$($size:ident),*])? ($($args:tt)*) = $algorithm:expr;)*) => {$(
+        entry_points!(@one $features $token; $name [$($($size),*)?] ($($args)*) = $algorithm);
     )*};
 }
-#[allow(unused_imports, reason = "used by each instruction set")]
 pub(crate) use entry_points;
 
 /// Every table this CPU can run, best first; scalar is always last.

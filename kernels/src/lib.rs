@@ -15,6 +15,7 @@ pub mod activation;
 pub mod conv;
 pub mod epilogue;
 pub mod isa;
+pub(crate) mod math;
 pub mod simd;
 
 /// Channels in a block.

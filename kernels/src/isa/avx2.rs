@@ -3,7 +3,8 @@
 use core::arch::x86_64::*;
 
 use crate::Block;
-use crate::isa::{Isa, Kernels};
+use crate::epilogue::{self, Rest};
+use crate::isa::{Isa, Kernels, entry_points};
 use crate::simd::{Simd, simd_ops};
 
 #[derive(Clone, Copy)]
@@ -34,6 +35,27 @@ fn exp2_int(n: __m256) -> __m256 {
         _mm256_cvtps_epi32(n),
         _mm256_set1_epi32(127),
     )))
+}
+
+/// In two steps: the first is exact, the second rounds.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn scale_exp2(a: __m256, n: __m256) -> __m256 {
+    let n = _mm256_cvtps_epi32(n);
+    let low = _mm256_srai_epi32::<1>(n);
+    let high = _mm256_sub_epi32(n, low);
+    let bias = _mm256_set1_epi32(127);
+    let low = _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(low, bias)));
+    let high = _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(high, bias)));
+    _mm256_mul_ps(_mm256_mul_ps(a, low), high)
+}
+
+/// The bits of `a` but for the sign.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn copysign(a: __m256, b: __m256) -> __m256 {
+    let sign = _mm256_castsi256_ps(_mm256_set1_epi32(SIGN));
+    _mm256_or_ps(_mm256_andnot_ps(sign, a), _mm256_and_ps(sign, b))
 }
 
 #[inline]
@@ -92,20 +114,32 @@ unsafe impl Simd for Avx2 {
             let zero = _mm256_setzero_ps();
             [_mm256_add_ps(_mm256_max_ps(zero, a[0]), zero), _mm256_add_ps(_mm256_max_ps(zero, a[1]), zero)]
         };
+        // Where the operands are equal or one is NaN, these give the second one.
+        clamp(a: Pair, low: Pair, high: Pair) -> Pair = [
+            _mm256_min_ps(high[0], _mm256_max_ps(low[0], a[0])),
+            _mm256_min_ps(high[1], _mm256_max_ps(low[1], a[1])),
+        ];
         select_gt(a: Pair, b: Pair, yes: Pair, no: Pair) -> Pair = [
             _mm256_blendv_ps(no[0], yes[0], _mm256_cmp_ps::<_CMP_GT_OQ>(a[0], b[0])),
             _mm256_blendv_ps(no[1], yes[1], _mm256_cmp_ps::<_CMP_GT_OQ>(a[1], b[1])),
         ];
+        copysign(a: Pair, b: Pair) -> Pair = [copysign(a[0], b[0]), copysign(a[1], b[1])];
         round(a: Pair) -> Pair = [
             _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a[0]),
             _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a[1]),
         ];
         exp2_int(n: Pair) -> Pair = [exp2_int(n[0]), exp2_int(n[1])];
+        scale_exp2(a: Pair, n: Pair) -> Pair = [scale_exp2(a[0], n[0]), scale_exp2(a[1], n[1])];
         exponent(a: Pair) -> Pair = [exponent(a[0]), exponent(a[1])];
         mantissa(a: Pair) -> Pair = [mantissa(a[0]), mantissa(a[1])];
         canonical_nan(a: Pair) -> Pair = [canonical_nan(a[0]), canonical_nan(a[1])];
         prefetch(at: &Block) = _mm_prefetch::<_MM_HINT_T1>(at.as_ptr().cast());
     }
+}
+
+entry_points! {
+    [#[target_feature(enable = "avx2,fma")]] Avx2::new();
+    epilogue_avx2(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) = epilogue::finish;
 }
 
 #[target_feature(enable = "avx2,fma")]

@@ -4,7 +4,8 @@
 use core::arch::x86_64::*;
 
 use crate::Block;
-use crate::isa::{Isa, Kernels};
+use crate::epilogue::{self, Rest};
+use crate::isa::{Isa, Kernels, entry_points};
 use crate::simd::{Simd, simd_ops};
 
 #[derive(Clone, Copy)]
@@ -41,12 +42,18 @@ unsafe impl Simd for Avx512 {
         min(a: __m512, b: __m512) -> __m512 =
             _mm512_mask_mov_ps(_mm512_min_ps(a, b), _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a), a);
         relu(a: __m512) -> __m512 = _mm512_add_ps(_mm512_max_ps(_mm512_setzero_ps(), a), _mm512_setzero_ps());
+        // Where the operands are equal or one is NaN, these give the second one.
+        clamp(a: __m512, low: __m512, high: __m512) -> __m512 = _mm512_min_ps(high, _mm512_max_ps(low, a));
         select_gt(a: __m512, b: __m512, yes: __m512, no: __m512) -> __m512 =
             _mm512_mask_mov_ps(no, _mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b), yes);
+        // Bit by bit: `b` where the sign mask is set, `a` elsewhere.
+        copysign(a: __m512, b: __m512) -> __m512 = _mm512_castsi512_ps(_mm512_ternarylogic_epi32::<0xca>(
+            _mm512_set1_epi32(SIGN), _mm512_castps_si512(b), _mm512_castps_si512(a)));
         round(a: __m512) -> __m512 =
             _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a);
         exp2_int(n: __m512) -> __m512 = _mm512_castsi512_ps(_mm512_slli_epi32::<23>(
             _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127))));
+        scale_exp2(a: __m512, n: __m512) -> __m512 = _mm512_scalef_ps(a, n);
         exponent(a: __m512) -> __m512 = _mm512_cvtepi32_ps(_mm512_sub_epi32(
             _mm512_srli_epi32::<23>(_mm512_castps_si512(a)), _mm512_set1_epi32(127)));
         mantissa(a: __m512) -> __m512 = _mm512_castsi512_ps(_mm512_or_epi32(
@@ -55,6 +62,11 @@ unsafe impl Simd for Avx512 {
             a, _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a), _mm512_castsi512_ps(_mm512_set1_epi32(0x7fc0_0000)));
         prefetch(at: &Block) = _mm_prefetch::<_MM_HINT_T1>(at.as_ptr().cast());
     }
+}
+
+entry_points! {
+    [#[target_feature(enable = "avx512f")]] Avx512::new();
+    epilogue_avx512(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) = epilogue::finish;
 }
 
 #[target_feature(enable = "avx512f")]

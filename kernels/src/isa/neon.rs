@@ -3,7 +3,8 @@
 use core::arch::aarch64::*;
 
 use crate::Block;
-use crate::isa::{Isa, Kernels};
+use crate::epilogue::{self, Rest};
+use crate::isa::{Isa, Kernels, entry_points};
 use crate::simd::{Simd, simd_ops};
 
 #[derive(Clone, Copy)]
@@ -27,8 +28,34 @@ fn select_gt(a: float32x4_t, b: float32x4_t, yes: float32x4_t, no: float32x4_t) 
 
 #[inline]
 #[target_feature(enable = "neon")]
+fn clamp(a: float32x4_t, low: float32x4_t, high: float32x4_t) -> float32x4_t {
+    let a = select_gt(low, a, low, a);
+    select_gt(a, high, high, a)
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
 fn exp2_int(n: float32x4_t) -> float32x4_t {
     vreinterpretq_f32_s32(vshlq_n_s32::<23>(vaddq_s32(vcvtnq_s32_f32(n), vdupq_n_s32(127))))
+}
+
+/// In two steps: the first is exact, the second rounds.
+#[inline]
+#[target_feature(enable = "neon")]
+fn scale_exp2(a: float32x4_t, n: float32x4_t) -> float32x4_t {
+    let n = vcvtnq_s32_f32(n);
+    let low = vshrq_n_s32::<1>(n);
+    let high = vsubq_s32(n, low);
+    let bias = vdupq_n_s32(127);
+    let low = vreinterpretq_f32_s32(vshlq_n_s32::<23>(vaddq_s32(low, bias)));
+    let high = vreinterpretq_f32_s32(vshlq_n_s32::<23>(vaddq_s32(high, bias)));
+    vmulq_f32(vmulq_f32(a, low), high)
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn copysign(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+    vbslq_f32(vdupq_n_u32(0x8000_0000), b, a)
 }
 
 #[inline]
@@ -90,12 +117,21 @@ unsafe impl Simd for Neon {
             let zero = vdupq_n_f32(0.0);
             [vmaxq_f32(a[0], zero), vmaxq_f32(a[1], zero), vmaxq_f32(a[2], zero), vmaxq_f32(a[3], zero)]
         };
+        clamp(a: Quad, low: Quad, high: Quad) -> Quad = [
+            clamp(a[0], low[0], high[0]), clamp(a[1], low[1], high[1]),
+            clamp(a[2], low[2], high[2]), clamp(a[3], low[3], high[3]),
+        ];
         select_gt(a: Quad, b: Quad, yes: Quad, no: Quad) -> Quad = [
             select_gt(a[0], b[0], yes[0], no[0]), select_gt(a[1], b[1], yes[1], no[1]),
             select_gt(a[2], b[2], yes[2], no[2]), select_gt(a[3], b[3], yes[3], no[3]),
         ];
+        copysign(a: Quad, b: Quad) -> Quad =
+            [copysign(a[0], b[0]), copysign(a[1], b[1]), copysign(a[2], b[2]), copysign(a[3], b[3])];
         round(a: Quad) -> Quad = [vrndnq_f32(a[0]), vrndnq_f32(a[1]), vrndnq_f32(a[2]), vrndnq_f32(a[3])];
         exp2_int(n: Quad) -> Quad = [exp2_int(n[0]), exp2_int(n[1]), exp2_int(n[2]), exp2_int(n[3])];
+        scale_exp2(a: Quad, n: Quad) -> Quad = [
+            scale_exp2(a[0], n[0]), scale_exp2(a[1], n[1]), scale_exp2(a[2], n[2]), scale_exp2(a[3], n[3]),
+        ];
         exponent(a: Quad) -> Quad = [exponent(a[0]), exponent(a[1]), exponent(a[2]), exponent(a[3])];
         mantissa(a: Quad) -> Quad = [mantissa(a[0]), mantissa(a[1]), mantissa(a[2]), mantissa(a[3])];
         canonical_nan(a: Quad) -> Quad =
@@ -103,6 +139,11 @@ unsafe impl Simd for Neon {
         prefetch(at: &Block) = core::arch::asm!(
             "prfm pldl2keep, [{at}]", at = in(reg) at.as_ptr(), options(nostack, preserves_flags, readonly));
     }
+}
+
+entry_points! {
+    [#[target_feature(enable = "neon")]] Neon::new();
+    epilogue_neon(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) = epilogue::finish;
 }
 
 #[target_feature(enable = "neon")]

@@ -52,6 +52,19 @@ fn smaller(a: f32, b: f32) -> f32 {
     if a.is_nan() || a < b { a } else { b }
 }
 
+/// In two steps: the first is exact, the second rounds.
+#[inline(always)]
+fn scale_exp2(a: f32, n: f32) -> f32 {
+    let n = n as i32;
+    let low = n >> 1;
+    a * exp2_int(low) * exp2_int(n - low)
+}
+
+#[inline(always)]
+fn exp2_int(n: i32) -> f32 {
+    f32::from_bits((n.wrapping_add(127) << 23) as u32)
+}
+
 // SAFETY: needs no instructions beyond the target's own.
 unsafe impl Simd for Scalar {
     type Vector = Block;
@@ -70,11 +83,16 @@ unsafe impl Simd for Scalar {
         max(a: Block, b: Block) -> Block = lanes(#[inline(always)] |i| larger(a[i], b[i]));
         min(a: Block, b: Block) -> Block = lanes(#[inline(always)] |i| smaller(a[i], b[i]));
         relu(a: Block) -> Block = lanes(#[inline(always)] |i| if a[i] > 0.0 || a[i].is_nan() { a[i] } else { 0.0 });
+        clamp(a: Block, low: Block, high: Block) -> Block = lanes(#[inline(always)] |i| {
+            let a = if low[i] > a[i] { low[i] } else { a[i] };
+            if a > high[i] { high[i] } else { a }
+        });
         select_gt(a: Block, b: Block, yes: Block, no: Block) -> Block =
             lanes(#[inline(always)] |i| if a[i] > b[i] { yes[i] } else { no[i] });
+        copysign(a: Block, b: Block) -> Block = lanes(#[inline(always)] |i| a[i].copysign(b[i]));
         round(a: Block) -> Block = lanes(#[inline(always)] |i| round(a[i]));
-        exp2_int(n: Block) -> Block =
-            lanes(#[inline(always)] |i| f32::from_bits((((n[i] as i32).wrapping_add(127)) << 23) as u32));
+        exp2_int(n: Block) -> Block = lanes(#[inline(always)] |i| exp2_int(n[i] as i32));
+        scale_exp2(a: Block, n: Block) -> Block = lanes(#[inline(always)] |i| scale_exp2(a[i], n[i]));
         exponent(a: Block) -> Block = lanes(#[inline(always)] |i| ((a[i].to_bits() >> 23) as i32 - 127) as f32);
         mantissa(a: Block) -> Block =
             lanes(#[inline(always)] |i| f32::from_bits(a[i].to_bits() & 0x007f_ffff | 0x3f80_0000));
@@ -87,7 +105,15 @@ unsafe impl Simd for Scalar {
 /// The entry points and the table, compiled with the given features.
 macro_rules! scalar_table {
     ($(#[$features:meta])?) => {
-        use crate::isa::{Isa, Kernels};
+        use super::Scalar;
+        use crate::Block;
+        use crate::epilogue::{self, Rest};
+        use crate::isa::{Isa, Kernels, entry_points};
+
+        entry_points! {
+            [$(#[$features])?] Scalar;
+            epilogue_scalar(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) = epilogue::finish;
+        }
 
         $(#[$features])?
         pub(crate) fn kernels() -> Kernels {
