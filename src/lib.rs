@@ -3,6 +3,7 @@
 
 pub mod error;
 pub mod graph;
+pub mod optimize;
 pub mod plan;
 pub mod run;
 pub mod tensor;

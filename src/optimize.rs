@@ -10,6 +10,7 @@ mod fuse_epilogue;
 mod remove_identity;
 
 use crate::graph::{Graph, Node, ValueId};
+pub(crate) use fold_batch_norm::affine as batch_norm_affine;
 
 /// One rewrite.
 #[derive(Clone, Copy, Debug)]
@@ -38,12 +39,6 @@ pub const PASSES: [Pass; 5] = [
         run: fold_pad::run,
     },
     Pass {
-        name: "dense_to_convolution",
-        identity: "a dense layer on a flattened image is a convolution whose window is the image",
-        bitwise: false,
-        run: dense_to_convolution::run,
-    },
-    Pass {
         name: "fold_batch_norm",
         identity: "s * (w x + b) + t = (s w) x + (s b + t)",
         bitwise: false,
@@ -54,6 +49,12 @@ pub const PASSES: [Pass; 5] = [
         identity: "f(conv(x)) + y and f(conv(x) + y) with sum and f taken before the store",
         bitwise: true,
         run: fuse_epilogue::run,
+    },
+    Pass {
+        name: "dense_to_convolution",
+        identity: "a dense layer on a flattened image is a convolution whose window is the image",
+        bitwise: false,
+        run: dense_to_convolution::run,
     },
 ];
 

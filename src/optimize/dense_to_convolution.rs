@@ -30,8 +30,12 @@ pub(super) fn run(graph: &mut Graph) -> usize {
             residual: false,
             after,
         };
-        let reshape =
-            Node { name: format!("{}/flat", node.name), op: Op::Reshape, inputs: vec![pixels], output: node.output };
+        let reshape = Node {
+            name: format!("{}/flat", node.name),
+            op: Op::Reshape { shape: graph.shape(node.output).to_vec() },
+            inputs: vec![pixels],
+            output: node.output,
+        };
         let inputs = vec![image, weights, node.inputs[2]];
         graph.nodes[position] = Node { name: node.name, op: Op::Conv(conv), inputs, output: pixels };
         graph.nodes.insert(position + 1, reshape);
@@ -44,7 +48,10 @@ pub(super) fn run(graph: &mut Graph) -> usize {
 /// The image behind a dense layer's input, where that is `[N, C, H, W]` reshaped to `[N, C * H * W]` with more than one
 /// pixel.
 fn flattened_image(graph: &Graph, dense: &Node) -> Option<crate::graph::ValueId> {
-    let reshape = graph.nodes.iter().find(|node| node.output == dense.inputs[0] && node.op == Op::Reshape)?;
+    let reshape = graph
+        .nodes
+        .iter()
+        .find(|node| node.output == dense.inputs[0] && matches!(node.op, Op::Reshape { .. }))?;
     let (image, flat) = (graph.shape(reshape.inputs[0]), graph.shape(reshape.output));
     let pixels = image.get(2..4)?.iter().product::<usize>();
     (image.len() == 4 && image[0] == flat[0] && pixels > 1).then_some(reshape.inputs[0])

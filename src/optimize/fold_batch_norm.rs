@@ -19,7 +19,8 @@ pub(super) fn run(graph: &mut Graph) -> usize {
         let per_output = w.len() / scale.len().max(1);
         let folded = w.chunks(per_output.max(1)).zip(&scale);
         let folded = folded.flat_map(|(w, s)| w.iter().map(move |&w| (f64::from(w) * s) as f32)).collect();
-        let shifted = b.iter().zip(scale.iter().zip(&shift)).map(|(&b, (s, t))| (f64::from(b) * s + t) as f32);
+        let shifted =
+            b.iter().zip(scale.iter().zip(&shift)).map(|(&b, (s, t))| (f64::from(b) * s + t) as f32);
         let weights_tensor = Tensor::f32(weights.shape.clone(), folded).ok()?;
         let bias_tensor = Tensor::f32(bias.shape.clone(), shifted.collect()).ok()?;
         let mut merged = Node { output: node.output, ..layer };

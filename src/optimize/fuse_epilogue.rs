@@ -18,7 +18,9 @@ fn fuse_activation(graph: &Graph, node: &Node, function: Activation) -> Option<(
     let producer = super::sole_producer(graph, node.inputs[0])?;
     let layer = &graph.nodes[producer];
     let op = match &layer.op {
-        Op::Conv(conv) if conv.after == Activation::Identity => Op::Conv(Conv { after: function, ..conv.clone() }),
+        Op::Conv(conv) if conv.after == Activation::Identity => {
+            Op::Conv(Conv { after: function, ..conv.clone() })
+        }
         Op::Dense { after: Activation::Identity } => Op::Dense { after: function },
         _ => return None,
     };

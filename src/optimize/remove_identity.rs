@@ -13,7 +13,7 @@ pub(super) fn run(graph: &mut Graph) -> usize {
         let same_shape = graph.shape(input) == graph.shape(output);
         let gives_input = match node.op {
             Op::Unary(Activation::Identity) => true,
-            Op::Reshape => same_shape,
+            Op::Reshape { .. } => same_shape,
             _ => false,
         };
         // A graph output keeps its name, and an input handed straight out keeps a node.
@@ -24,11 +24,13 @@ pub(super) fn run(graph: &mut Graph) -> usize {
         }
     }
     for position in 0..graph.nodes.len() {
-        if graph.nodes[position].op != Op::Reshape {
+        if !matches!(graph.nodes[position].op, Op::Reshape { .. }) {
             continue;
         }
         let input = graph.nodes[position].inputs[0];
-        if let Some(first) = graph.nodes.iter().find(|node| node.output == input && node.op == Op::Reshape) {
+        if let Some(first) =
+            graph.nodes.iter().find(|node| node.output == input && matches!(node.op, Op::Reshape { .. }))
+        {
             let source = first.inputs[0];
             graph.nodes[position].inputs[0] = source;
             rewrites += 1;

@@ -44,6 +44,9 @@ impl Algorithm {
     }
 }
 
+/// A first layer with at most so many channels reads the plain image.
+pub const PLAIN_IMAGE_CHANNELS: usize = 4;
+
 /// What the choice looks at.
 #[derive(Clone, Debug)]
 pub struct ConvShape {
@@ -141,7 +144,7 @@ fn plain_image(shape: &ConvShape, _: &PlanOptions) -> Result<(Algorithm, String)
     if !shape.plain_input {
         return Err("the input is not a plain graph input".into());
     }
-    if shape.groups != 1 || shape.in_channels > 4 {
+    if shape.groups != 1 || shape.in_channels > PLAIN_IMAGE_CHANNELS {
         return Err(format!("{} channels fill a block well enough", shape.in_channels));
     }
     Ok((Algorithm::PlainImage, format!("{} channels are read as they lie, none padded", shape.in_channels)))

@@ -143,32 +143,207 @@ pub(crate) struct PlainConvWork {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Work {
     /// Integers of the caller to f32.
-    Convert { input: usize, to: Plain },
+    Convert {
+        input: usize,
+        to: Plain,
+    },
     /// Plain to blocks; `strides` are those of image, channel, row and pixel in the plain value.
-    Pack { from: Plain, strides: [usize; 4], to: View },
+    Pack {
+        from: Plain,
+        strides: [usize; 4],
+        to: View,
+    },
     /// Blocks to plain.
-    Unpack { from: View, to: Plain, strides: [usize; 4] },
+    Unpack {
+        from: View,
+        to: Plain,
+        strides: [usize; 4],
+    },
     /// A box of plain elements; the rest of `to` is filled first where `fill` is set.
-    CopyPlain { from: Plain, to: Plain, copy: Strided, fill: Option<f32> },
-    /// A box of pixels of every block; the rest of `to` is filled first where `fill` is set.
-    CopyPixels { from: View, to: View, copy: Strided, fill: Option<f32> },
+    CopyPlain {
+        from: Plain,
+        to: Plain,
+        copy: Strided,
+        fill: Option<f32>,
+    },
+    /// A box of pixels of every image.
+    CopyPixels {
+        from: View,
+        to: View,
+        copy: Strided,
+    },
     /// Channels `from_channel..` of one value to `to_channel..` of another.
-    CopyChannels { from: View, to: View, from_channel: usize, to_channel: usize, count: usize },
+    CopyChannels {
+        from: View,
+        to: View,
+        from_channel: usize,
+        to_channel: usize,
+        count: usize,
+    },
     Conv(Box<ConvWork>),
     PlainConv(Box<PlainConvWork>),
-    Pool { pool: Pool, input: View, output: View },
-    GlobalPool { kind: PoolKind, input: View, output: View },
-    Unary { function: Activation, input: View, output: View },
+    Pool {
+        pool: Pool,
+        input: View,
+        output: View,
+    },
+    GlobalPool {
+        kind: PoolKind,
+        input: View,
+        output: View,
+    },
+    Unary {
+        function: Activation,
+        input: View,
+        output: View,
+    },
     /// `op(a, b)`, or `op(b, a)` where `swapped`.
-    Binary { op: BinaryOp, swapped: bool, a: View, b: Operand, output: View },
+    Binary {
+        op: BinaryOp,
+        swapped: bool,
+        a: View,
+        b: Operand,
+        output: View,
+    },
     /// `x * scale + shift` per channel.
-    Affine { input: View, output: View, scale: Range<usize>, shift: Range<usize> },
+    Affine {
+        input: View,
+        output: View,
+        scale: Range<usize>,
+        shift: Range<usize>,
+    },
     /// `x` where it is above zero, `slope * x` elsewhere; one slope per channel.
-    PRelu { input: View, output: View, slope: Range<usize> },
+    PRelu {
+        input: View,
+        output: View,
+        slope: Range<usize>,
+    },
     /// `relu(x)` and `relu(-x)`, to two parts of one value.
-    MaxMin { input: View, positive: View, negative: View },
-    Softmax { input: View, output: View },
-    Lrn { input: View, output: View, size: usize, alpha: f32, beta: f32, bias: f32 },
+    MaxMin {
+        input: View,
+        positive: View,
+        negative: View,
+    },
+    Softmax {
+        input: View,
+        output: View,
+    },
+    Lrn {
+        input: View,
+        output: View,
+        size: usize,
+        alpha: f32,
+        beta: f32,
+        bias: f32,
+    },
     /// Index of the largest of `extents[1]`, for `extents[0]` outer and `extents[2]` inner positions.
-    ArgMax { from: Plain, output: usize, extents: [usize; 3] },
+    ArgMax {
+        from: Plain,
+        output: usize,
+        extents: [usize; 3],
+    },
+}
+
+impl Work {
+    /// What the step does, in a word.
+    pub(crate) fn verb(&self) -> &'static str {
+        match self {
+            Work::Convert { .. } => "convert",
+            Work::Pack { .. } => "pack",
+            Work::Unpack { .. } => "unpack",
+            Work::CopyPlain { .. } | Work::CopyPixels { .. } => "copy",
+            Work::CopyChannels { .. } => "repack",
+            Work::Conv(_) | Work::PlainConv(_) => "conv",
+            Work::Pool { pool, .. } if pool.kind == PoolKind::Max => "max-pool",
+            Work::Pool { .. } => "average-pool",
+            Work::GlobalPool { kind: PoolKind::Max, .. } => "global-max",
+            Work::GlobalPool { .. } => "global-average",
+            Work::Unary { .. } => "activation",
+            Work::Binary { op, .. } => match op {
+                BinaryOp::Add => "add",
+                BinaryOp::Sub => "subtract",
+                BinaryOp::Mul => "multiply",
+                BinaryOp::Div => "divide",
+                BinaryOp::Max => "maximum",
+                BinaryOp::Min => "minimum",
+            },
+            Work::Affine { .. } => "affine",
+            Work::PRelu { .. } => "prelu",
+            Work::MaxMin { .. } => "maxmin",
+            Work::Softmax { .. } => "softmax",
+            Work::Lrn { .. } => "lrn",
+            Work::ArgMax { .. } => "argmax",
+        }
+    }
+
+    /// Every place in blocks that the step touches: what it reads first, what it writes last.
+    pub(crate) fn views(&self) -> Vec<&View> {
+        match self {
+            Work::Convert { .. } | Work::CopyPlain { .. } | Work::ArgMax { .. } => vec![],
+            Work::Pack { to, .. } => vec![to],
+            Work::Unpack { from, .. } => vec![from],
+            Work::CopyPixels { from, to, .. } | Work::CopyChannels { from, to, .. } => vec![from, to],
+            Work::Conv(conv) => [Some(&conv.input), conv.residual.as_ref(), Some(&conv.output)]
+                .into_iter()
+                .flatten()
+                .collect(),
+            Work::PlainConv(conv) => {
+                [conv.residual.as_ref(), Some(&conv.output)].into_iter().flatten().collect()
+            }
+            Work::Pool { input, output, .. }
+            | Work::GlobalPool { input, output, .. }
+            | Work::Unary { input, output, .. }
+            | Work::Affine { input, output, .. }
+            | Work::PRelu { input, output, .. }
+            | Work::Softmax { input, output }
+            | Work::Lrn { input, output, .. } => vec![input, output],
+            Work::Binary { a, b, output, .. } => match b {
+                Operand::Same(b) | Operand::PerChannel(b) | Operand::PerPixel(b) => vec![a, b, output],
+                Operand::Scalar(_) => vec![a, output],
+            },
+            Work::MaxMin { input, positive, negative } => vec![input, positive, negative],
+        }
+    }
+
+    /// Every plain place that the step touches.
+    fn plains(&self) -> Vec<Plain> {
+        match self {
+            Work::Convert { to, .. } => vec![*to],
+            Work::Pack { from, .. } => vec![*from],
+            Work::Unpack { to, .. } => vec![*to],
+            Work::CopyPlain { from, to, .. } => vec![*from, *to],
+            Work::PlainConv(conv) => vec![conv.input],
+            Work::ArgMax { from, .. } => vec![*from],
+            _ => vec![],
+        }
+    }
+
+    /// The buffers of the arena that the step reads or writes.
+    pub(crate) fn buffers(&self) -> Vec<usize> {
+        let in_blocks = self.views().into_iter().filter_map(|view| match view.place {
+            Place::Arena(buffer) => Some(buffer),
+            Place::Weights => None,
+        });
+        let plain = self.plains().into_iter().filter_map(|plain| match plain.place {
+            PlainPlace::Arena(buffer) => Some(buffer),
+            _ => None,
+        });
+        in_blocks.chain(plain).collect()
+    }
+
+    /// Bytes of all operands and results, each counted once.
+    pub(crate) fn bytes(&self) -> u64 {
+        let blocks: usize =
+            self.views().iter().map(|view| view.layout.batch * view.layout.image_blocks()).sum();
+        let elements: usize = self.plains().iter().map(|plain| plain.len).sum();
+        blocks as u64 * 64 + elements as u64 * 4
+    }
+
+    /// The layout of what the step writes, where that is in blocks.
+    pub(crate) fn output_layout(&self) -> Option<&Blocked> {
+        match self {
+            Work::Unpack { .. } => None,
+            _ => self.views().last().map(|view| &view.layout),
+        }
+    }
 }
