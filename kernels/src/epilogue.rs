@@ -6,6 +6,7 @@
 
 use crate::Block;
 use crate::activation::Activation;
+use crate::elementwise::ActivateInPlaceFn;
 use crate::simd::Simd;
 
 /// `after(before(sum + bias) + residual)`.
@@ -54,11 +55,11 @@ impl<'a> Epilogue<'a> {
 }
 
 /// Bounds, and what is added after them: -0.0 changes nothing, +0.0 makes +0.0 of -0.0.
-const NO_CLAMP: (f32, f32, f32) = (f32::NEG_INFINITY, f32::INFINITY, -0.0);
+pub(crate) const NO_CLAMP: (f32, f32, f32) = (f32::NEG_INFINITY, f32::INFINITY, -0.0);
 
 impl Activation {
     /// The activation as `clamp(x, low, high) + zero`, if it is one.
-    fn as_clamp(self) -> Option<(f32, f32, f32)> {
+    pub(crate) fn as_clamp(self) -> Option<(f32, f32, f32)> {
         match self {
             Activation::Identity => Some(NO_CLAMP),
             Activation::Relu => Some((0.0, f32::INFINITY, 0.0)),
@@ -181,31 +182,28 @@ impl<'a> Epilogue<'a> {
     }
 }
 
-/// The algorithm behind every [`Finish`].
+/// The algorithm behind every [`Finish`]; `activate` is of the same instruction set.
 #[inline(always)]
-pub(crate) fn finish<S: Simd>(simd: S, rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) {
-    match rest.residual {
-        Some(residual) => {
-            assert_eq!(residual.len(), out.len());
-            for (out, residual) in out.iter_mut().zip(residual) {
-                let v = rest.before.apply(simd, simd.load(out));
-                simd.store(out, simd.add(v, simd.load(residual)));
-            }
+pub(crate) fn finish<S: Simd>(
+    simd: S,
+    activate: ActivateInPlaceFn,
+    rest: &Rest<'_>,
+    out: &mut [Block],
+    negative: Option<&mut [Block]>,
+) {
+    activate(rest.before, out);
+    if let Some(residual) = rest.residual {
+        assert_eq!(residual.len(), out.len());
+        for (out, residual) in out.iter_mut().zip(residual) {
+            simd.store(out, simd.add(simd.load(out), simd.load(residual)));
         }
-        None if rest.before != Activation::Identity => {
-            for out in out.iter_mut() {
-                simd.store(out, rest.before.apply(simd, simd.load(out)));
-            }
-        }
-        None => {}
     }
     if let Some(negative) = negative {
         assert_eq!(negative.len(), out.len());
         for (negative, out) in negative.iter_mut().zip(&*out) {
-            simd.store(negative, rest.after.apply(simd, simd.neg(simd.load(out))));
+            simd.store(negative, simd.neg(simd.load(out)));
         }
+        activate(rest.after, negative);
     }
-    for out in out {
-        simd.store(out, rest.after.apply(simd, simd.load(out)));
-    }
+    activate(rest.after, out);
 }

@@ -1,10 +1,13 @@
 //! NEON on aarch64: one block is four 128-bit registers; 32 registers.
 
 use core::arch::aarch64::*;
+use core::ops::Range;
 
 use crate::Block;
+use crate::activation::Activation;
+use crate::elementwise::{self, BinaryArgs, ScaleArgs};
 use crate::epilogue::{self, Rest};
-use crate::isa::{Isa, Kernels, entry_points};
+use crate::isa::{Isa, Kernels, entry_points, kernel};
 use crate::simd::{Simd, simd_ops};
 
 #[derive(Clone, Copy)]
@@ -143,10 +146,25 @@ unsafe impl Simd for Neon {
 
 entry_points! {
     [#[target_feature(enable = "neon")]] Neon::new();
-    epilogue_neon(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) = epilogue::finish;
+    epilogue_neon(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) =
+        |simd, rest, out, negative| epilogue::finish(simd, activate_in_place_neon, rest, out, negative);
+    activate_in_place_neon(activation: Activation, data: &mut [Block]) = elementwise::activate_in_place;
+    activate_neon(activation: Activation, input: &[Block], out: &mut [Block]) = |simd, activation, input, out| {
+        elementwise::activate(simd, activate_in_place_neon, activation, input, out)
+    };
+    binary_neon(args: &BinaryArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
+        |simd, args, pixels, out| elementwise::binary(simd, activate_in_place_neon, args, pixels, out);
+    scale_neon(args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
+        |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_neon, args, pixels, out);
 }
 
 #[target_feature(enable = "neon")]
 pub(crate) fn kernels() -> Kernels {
-    Kernels { isa: Isa::Neon }
+    Kernels {
+        isa: Isa::Neon,
+        activate: kernel!(activate_neon),
+        activate_in_place: kernel!(activate_in_place_neon),
+        binary: kernel!(binary_neon),
+        scale: kernel!(scale_neon),
+    }
 }
