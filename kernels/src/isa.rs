@@ -19,6 +19,7 @@ use core::fmt;
 use core::str::FromStr;
 
 use crate::conv::ConvKernel;
+use crate::elementwise::{ActivateFn, ActivateInPlaceFn, BinaryFn, ScaleFn};
 
 /// An instruction set that has kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -91,7 +92,33 @@ pub struct Kernels {
     pub isa: Isa,
     /// Convolution from blocked input.
     pub direct: ConvKernel,
+    /// A function of one map.
+    pub activate: Kernel<ActivateFn>,
+    /// A function of one map, in place.
+    pub activate_in_place: Kernel<ActivateInPlaceFn>,
+    /// A function of two operands.
+    pub binary: Kernel<BinaryFn>,
+    /// Scale and add: gates, batch normalization.
+    pub scale: Kernel<ScaleFn>,
 }
+
+/// A function without tile sizes, and its name.
+#[derive(Clone, Copy, Debug)]
+pub struct Kernel<F> {
+    /// `<operation>_<isa>`.
+    pub name: &'static str,
+    /// The entry point.
+    pub run: F,
+}
+
+/// A [`Kernel`] of the entry point's own name.
+macro_rules! kernel {
+    ($run:ident) => {
+        crate::isa::Kernel { name: stringify!($run), run: $run }
+    };
+}
+#[allow(unused_imports, reason = "used by each instruction set")]
+pub(crate) use kernel;
 
 /// Names the entry points of one instruction set: each calls a generic algorithm with that set's token.
 ///

@@ -13,7 +13,9 @@ use super::parallel::{Cut, for_each_part};
 use super::{Input, Output};
 use crate::graph::BinaryOp;
 use crate::plan::Plan;
-use crate::plan::step::{ConvWork, MAX_RANK, Operand, Place, Plain, PlainConvWork, PlainPlace, Step, Strided, View, Work};
+use crate::plan::step::{
+    ConvWork, MAX_RANK, Operand, Place, Plain, PlainConvWork, PlainPlace, Step, Strided, View, Work,
+};
 use crate::tensor::{Data, Tensor};
 
 /// A run in progress.
@@ -138,7 +140,8 @@ impl Run<'_, '_, '_> {
 
     fn copy_pixels(&mut self, from: &View, to: &View, copy: &Strided) {
         for index in 0..to.layout.batch {
-            let ([source], [target]) = open(self.plan, self.arena, index, [Some(from)], [image(self.plan, to, index)]);
+            let ([source], [target]) =
+                open(self.plan, self.arena, index, [Some(from)], [image(self.plan, to, index)]);
             copy_box(source, target, copy);
         }
     }
@@ -192,7 +195,8 @@ impl Run<'_, '_, '_> {
         let kernels = self.kernels;
         let plane = output.layout.pixels();
         for index in 0..output.layout.batch {
-            let ([x], [out]) = open(self.plan, self.arena, index, [Some(input)], [image(self.plan, output, index)]);
+            let ([x], [out]) =
+                open(self.plan, self.arena, index, [Some(input)], [image(self.plan, output, index)]);
             for_each_part(step.cut, out, plane, &mut [], &|part, out, _| {
                 for (block, out) in out.iter_mut().enumerate() {
                     let start = (part.first_block + block) * plane + part.pixels.start;
@@ -235,7 +239,14 @@ impl Run<'_, '_, '_> {
         }
     }
 
-    fn affine(&mut self, step: &Step, input: &View, output: &View, scale: &Range<usize>, shift: &Range<usize>) {
+    fn affine(
+        &mut self,
+        step: &Step,
+        input: &View,
+        output: &View,
+        scale: &Range<usize>,
+        shift: &Range<usize>,
+    ) {
         let (plan, kernels) = (self.plan, self.kernels);
         let plane = output.layout.pixels();
         let (scale, shift) = (&plan.weights[scale.clone()], &plan.weights[shift.clone()]);
@@ -338,7 +349,8 @@ fn copy_box<T: Copy>(from: &[T], to: &mut [T], copy: &Strided) {
 }
 
 fn copy_level<T: Copy>(from: &[T], to: &mut [T], copy: &Strided, level: usize, from_at: usize, to_at: usize) {
-    let (extent, from_stride, to_stride) = (copy.extents[level], copy.from_strides[level], copy.to_strides[level]);
+    let (extent, from_stride, to_stride) =
+        (copy.extents[level], copy.from_strides[level], copy.to_strides[level]);
     if level + 1 == MAX_RANK {
         if from_stride == 1 && to_stride == 1 {
             to[to_at..to_at + extent].copy_from_slice(&from[from_at..from_at + extent]);

@@ -4,10 +4,12 @@ use core::arch::x86_64::*;
 use core::ops::Range;
 
 use crate::Block;
+use crate::activation::Activation;
 use crate::conv::direct::{self, Row, Tiles};
 use crate::conv::{ConvArgs, ConvKernel};
+use crate::elementwise::{self, BinaryArgs, ScaleArgs};
 use crate::epilogue::{self, Rest, Tail};
-use crate::isa::{Isa, Kernels, entry_points};
+use crate::isa::{Isa, Kernels, entry_points, kernel};
 use crate::simd::{Simd, simd_ops};
 
 #[derive(Clone, Copy)]
@@ -142,7 +144,16 @@ unsafe impl Simd for Avx2 {
 
 entry_points! {
     [#[target_feature(enable = "avx2,fma")]] Avx2::new();
-    epilogue_avx2(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) = epilogue::finish;
+    epilogue_avx2(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) =
+        |simd, rest, out, negative| epilogue::finish(simd, activate_in_place_avx2, rest, out, negative);
+    activate_in_place_avx2(activation: Activation, data: &mut [Block]) = elementwise::activate_in_place;
+    activate_avx2(activation: Activation, input: &[Block], out: &mut [Block]) = |simd, activation, input, out| {
+        elementwise::activate(simd, activate_in_place_avx2, activation, input, out)
+    };
+    binary_avx2(args: &BinaryArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
+        |simd, args, pixels, out| elementwise::binary(simd, activate_in_place_avx2, args, pixels, out);
+    scale_avx2(args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
+        |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_avx2, args, pixels, out);
     tail_avx2(
         tail: &Tail<'_>,
         plane_and_pixel: (usize, usize),
@@ -176,5 +187,12 @@ fn direct_6x1_avx2(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [B
 
 #[target_feature(enable = "avx2,fma")]
 pub(crate) fn kernels() -> Kernels {
-    Kernels { isa: Isa::Avx2, direct: ConvKernel { name: "direct_6x1_avx2", run: direct_6x1_avx2 } }
+    Kernels {
+        isa: Isa::Avx2,
+        direct: ConvKernel { name: "direct_6x1_avx2", run: direct_6x1_avx2 },
+        activate: kernel!(activate_avx2),
+        activate_in_place: kernel!(activate_in_place_avx2),
+        binary: kernel!(binary_avx2),
+        scale: kernel!(scale_avx2),
+    }
 }

@@ -5,10 +5,12 @@ use core::arch::x86_64::*;
 use core::ops::Range;
 
 use crate::Block;
+use crate::activation::Activation;
 use crate::conv::direct::{self, Row, Tiles};
 use crate::conv::{ConvArgs, ConvKernel};
+use crate::elementwise::{self, BinaryArgs, ScaleArgs};
 use crate::epilogue::{self, Rest, Tail};
-use crate::isa::{Isa, Kernels, entry_points};
+use crate::isa::{Isa, Kernels, entry_points, kernel};
 use crate::simd::{Simd, simd_ops};
 
 #[derive(Clone, Copy)]
@@ -69,7 +71,16 @@ unsafe impl Simd for Avx512 {
 
 entry_points! {
     [#[target_feature(enable = "avx512f")]] Avx512::new();
-    epilogue_avx512(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) = epilogue::finish;
+    epilogue_avx512(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) =
+        |simd, rest, out, negative| epilogue::finish(simd, activate_in_place_avx512, rest, out, negative);
+    activate_in_place_avx512(activation: Activation, data: &mut [Block]) = elementwise::activate_in_place;
+    activate_avx512(activation: Activation, input: &[Block], out: &mut [Block]) = |simd, activation, input, out| {
+        elementwise::activate(simd, activate_in_place_avx512, activation, input, out)
+    };
+    binary_avx512(args: &BinaryArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
+        |simd, args, pixels, out| elementwise::binary(simd, activate_in_place_avx512, args, pixels, out);
+    scale_avx512(args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
+        |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_avx512, args, pixels, out);
     tail_avx512(
         tail: &Tail<'_>,
         plane_and_pixel: (usize, usize),
@@ -130,5 +141,12 @@ fn direct_14x2_avx512(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut
 
 #[target_feature(enable = "avx512f")]
 pub(crate) fn kernels() -> Kernels {
-    Kernels { isa: Isa::Avx512, direct: ConvKernel { name: "direct_14x2_avx512", run: direct_14x2_avx512 } }
+    Kernels {
+        isa: Isa::Avx512,
+        direct: ConvKernel { name: "direct_14x2_avx512", run: direct_14x2_avx512 },
+        activate: kernel!(activate_avx512),
+        activate_in_place: kernel!(activate_in_place_avx512),
+        binary: kernel!(binary_avx512),
+        scale: kernel!(scale_avx512),
+    }
 }

@@ -4,10 +4,12 @@ use core::arch::aarch64::*;
 use core::ops::Range;
 
 use crate::Block;
+use crate::activation::Activation;
 use crate::conv::direct::{self, Row, Tiles};
 use crate::conv::{ConvArgs, ConvKernel};
+use crate::elementwise::{self, BinaryArgs, ScaleArgs};
 use crate::epilogue::{self, Rest, Tail};
-use crate::isa::{Isa, Kernels, entry_points};
+use crate::isa::{Isa, Kernels, entry_points, kernel};
 use crate::simd::{Simd, simd_ops};
 
 #[derive(Clone, Copy)]
@@ -146,7 +148,16 @@ unsafe impl Simd for Neon {
 
 entry_points! {
     [#[target_feature(enable = "neon")]] Neon::new();
-    epilogue_neon(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) = epilogue::finish;
+    epilogue_neon(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) =
+        |simd, rest, out, negative| epilogue::finish(simd, activate_in_place_neon, rest, out, negative);
+    activate_in_place_neon(activation: Activation, data: &mut [Block]) = elementwise::activate_in_place;
+    activate_neon(activation: Activation, input: &[Block], out: &mut [Block]) = |simd, activation, input, out| {
+        elementwise::activate(simd, activate_in_place_neon, activation, input, out)
+    };
+    binary_neon(args: &BinaryArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
+        |simd, args, pixels, out| elementwise::binary(simd, activate_in_place_neon, args, pixels, out);
+    scale_neon(args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
+        |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_neon, args, pixels, out);
     tail_neon(
         tail: &Tail<'_>,
         plane_and_pixel: (usize, usize),
@@ -180,5 +191,12 @@ fn direct_6x1_neon(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [B
 
 #[target_feature(enable = "neon")]
 pub(crate) fn kernels() -> Kernels {
-    Kernels { isa: Isa::Neon, direct: ConvKernel { name: "direct_6x1_neon", run: direct_6x1_neon } }
+    Kernels {
+        isa: Isa::Neon,
+        direct: ConvKernel { name: "direct_6x1_neon", run: direct_6x1_neon },
+        activate: kernel!(activate_neon),
+        activate_in_place: kernel!(activate_in_place_neon),
+        binary: kernel!(binary_neon),
+        scale: kernel!(scale_neon),
+    }
 }
