@@ -76,17 +76,17 @@ impl Run<'_, '_, '_> {
                 self.copy_channels(from, to, [*from_channel, *to_channel, *count]);
             }
             Work::Conv(conv) => self.conv(step, conv),
-            Work::PlainConv(conv) => self.plain_conv(step, conv),
-            Work::Pool { pool, input, output } => self.pool(step, pool, input, output),
-            Work::GlobalPool { kind, input, output } => self.global_pool(step, *kind, input, output),
+            Work::PlainConv(conv) => unimplemented!(),
+            Work::Pool { pool, input, output } => unimplemented!(),
+            Work::GlobalPool { kind, input, output } => unimplemented!(),
             Work::Unary { function, input, output } => self.unary(step, *function, input, output),
             Work::Binary { op, swapped, a, b, output } => self.binary(step, (*op, *swapped), a, b, output),
             Work::Affine { input, output, scale, shift } => self.affine(step, input, output, scale, shift),
             Work::PRelu { input, output, slope } => self.prelu(step, input, output, slope),
-            Work::MaxMin { input, positive, negative } => self.max_min(step, input, positive, negative),
-            Work::Softmax { input, output } => self.softmax(step, input, output),
-            Work::Lrn { input, output, .. } => self.lrn(step, input, output),
-            Work::ArgMax { from, output, extents } => self.arg_max(*from, *output, *extents),
+            Work::MaxMin { input, positive, negative } => unimplemented!(),
+            Work::Softmax { input, output } => unimplemented!(),
+            Work::Lrn { input, output, .. } => unimplemented!(),
+            Work::ArgMax { from, output, extents } => unimplemented!(),
         }
     }
 
@@ -108,6 +108,84 @@ impl Run<'_, '_, '_> {
             Input::F32(data) => out.copy_from_slice(data),
             Input::U8(data) => out.iter_mut().zip(*data).for_each(|(out, &x)| *out = f32::from(x)),
             Input::I64(data) => out.iter_mut().zip(*data).for_each(|(out, &x)| *out = x as f32),
+        }
+    }
+
+    fn pack(&mut self, _step: &Step, from: Plain, strides: [usize; 4], to: &View) {
+        let plan = self.plan;
+        let in_arena = match from.place {
+            PlainPlace::Arena(buffer) => plain_blocks(plan, buffer, from),
+            _ => 0..0,
+        };
+        for index in 0..to.layout.batch {
+            let ([source], [out]) = views(self.arena, [in_arena.clone()], [image(plan, to, index)]);
+            let source: &[f32] = match from.place {
+                PlainPlace::Arena(_) => bytemuck::cast_slice(source),
+                PlainPlace::Weights(at) => bytemuck::cast_slice(&plan.weights[at..at + from.len.div_ceil(LANES)]),
+                PlainPlace::Input(input) => f32_input(&self.inputs[input]),
+                PlainPlace::Output(_) => unreachable!("outputs are only written"),
+            };
+            let (width, plane) = (to.layout.width, to.layout.pixels());
+            let mut channel = 0;
+            for (block, live) in out.chunks_mut(plane).zip(to.layout.lanes()) {
+                for (i, pixel) in block.iter_mut().enumerate() {
+                    for lane in 0..usize::from(live) {
+                        pixel[lane] = source[index * strides[0]
+                            + (channel + lane) * strides[1]
+                            + i / width * strides[2]
+                            + i % width * strides[3]];
+                    }
+                }
+                channel += usize::from(live);
+            }
+        }
+    }
+
+    fn unpack(&mut self, _step: &Step, from: &View, to: Plain, strides: [usize; 4]) {
+        let plan = self.plan;
+        let in_arena = match to.place {
+            PlainPlace::Arena(buffer) => plain_blocks(plan, buffer, to),
+            _ => 0..0,
+        };
+        for index in 0..from.layout.batch {
+            let ([source], [target]) = open(plan, self.arena, index, [Some(from)], [in_arena.clone()]);
+            let target: &mut [f32] = match to.place {
+                PlainPlace::Arena(_) => bytemuck::cast_slice_mut(target),
+                PlainPlace::Output(output) => f32_output(&mut self.outputs[output]),
+                _ => unreachable!("unpacking goes to the arena or to an output"),
+            };
+            let (width, plane) = (from.layout.width, from.layout.pixels());
+            let mut channel = 0;
+            for (block, live) in source.chunks(plane).zip(from.layout.lanes()) {
+                for (i, pixel) in block.iter().enumerate() {
+                    for lane in 0..usize::from(live) {
+                        target[index * strides[0]
+                            + (channel + lane) * strides[1]
+                            + i / width * strides[2]
+                            + i % width * strides[3]] = pixel[lane];
+                    }
+                }
+                channel += usize::from(live);
+            }
+            if matches!(to.place, PlainPlace::Output(_)) {
+                canonicalize(target);
+            }
+        }
+    }
+
+    fn copy_channels(&mut self, from: &View, to: &View, [from_channel, to_channel, count]: [usize; 3]) {
+        let plane = to.layout.pixels();
+        let (from_places, to_places) = (places(&from.layout), places(&to.layout));
+        for index in 0..to.layout.batch {
+            let ([source], [out]) = open(self.plan, self.arena, index, [Some(from)], [image(self.plan, to, index)]);
+            for channel in 0..count {
+                let (from_block, from_lane) = from_places[from_channel + channel];
+                let (to_block, to_lane) = to_places[to_channel + channel];
+                let source = &source[from_block * plane..][..plane];
+                for (out, pixel) in out[to_block * plane..][..plane].iter_mut().zip(source) {
+                    out[to_lane] = pixel[from_lane];
+                }
+            }
         }
     }
 
@@ -134,7 +212,7 @@ impl Run<'_, '_, '_> {
         }
         copy_box(source, target, copy);
         if matches!(to.place, PlainPlace::Output(_)) {
-            layout::canonicalize(target);
+            canonicalize(target);
         }
     }
 
@@ -303,7 +381,7 @@ impl Run<'_, '_, '_> {
                 }
             }
         }
-        layout::canonicalize(&mut data);
+        canonicalize(&mut data);
         let shape = vec![layout.batch, layout.channels(), layout.height, layout.width];
         Tensor::new(shape, Data::F32(data)).ok()
     }
@@ -364,4 +442,21 @@ fn copy_level<T: Copy>(from: &[T], to: &mut [T], copy: &Strided, level: usize, f
     for i in 0..extent {
         copy_level(from, to, copy, level + 1, from_at + i * from_stride, to_at + i * to_stride);
     }
+}
+
+fn canonicalize(data: &mut [f32]) {
+    for x in data {
+        if x.is_nan() {
+            *x = f32::from_bits(0x7fc0_0000);
+        }
+    }
+}
+
+fn places(layout: &crate::plan::layout::Blocked) -> Vec<(usize, usize)> {
+    layout
+        .lanes()
+        .into_iter()
+        .enumerate()
+        .flat_map(|(block, live)| (0..usize::from(live)).map(move |lane| (block, lane)))
+        .collect()
 }
