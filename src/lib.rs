@@ -3,6 +3,8 @@
 
 pub mod error;
 pub mod graph;
+#[cfg(feature = "onnx")]
+pub mod onnx;
 pub mod tensor;
 
 pub use error::{Error, Result};
