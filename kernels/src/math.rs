@@ -17,7 +17,7 @@
 //! | `erf` | 1.8 | NaN | -1 | 1 | -0 | +-1 beyond 3.92 |
 //! | `softplus` | 1.8 | NaN | +0 | +inf | log 2 | denormal below -87.3, +0 below -103.97 |
 
-use core::f32::consts::{LN_2, LOG2_E, SQRT_2};
+use core::f32::consts::{FRAC_2_SQRT_PI, LN_2, LOG2_E, SQRT_2};
 
 use crate::simd::Simd;
 
@@ -183,6 +183,6 @@ pub(crate) fn erf<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
             -5.863_538_3e-8,
         ],
     );
-    let exponent = simd.mul_add(a, simd.splat(1.128_379_2), simd.mul(a, p));
+    let exponent = simd.mul_add(a, simd.splat(FRAC_2_SQRT_PI), simd.mul(a, p));
     simd.copysign(expm1_in_range(simd, simd.neg(exponent)), x)
 }
