@@ -18,6 +18,7 @@ pub(crate) mod scalar;
 use core::fmt;
 use core::str::FromStr;
 
+use crate::conv::ConvKernel;
 use crate::elementwise::{ActivateFn, ActivateInPlaceFn, BinaryFn, ScaleFn};
 
 /// An instruction set that has kernels.
@@ -89,6 +90,8 @@ impl core::error::Error for UnknownIsa {}
 pub struct Kernels {
     /// The instruction set.
     pub isa: Isa,
+    /// Convolution from blocked input.
+    pub direct: ConvKernel,
     /// A function of one map.
     pub activate: Kernel<ActivateFn>,
     /// A function of one map, in place.

@@ -5,8 +5,10 @@ use core::ops::Range;
 
 use crate::Block;
 use crate::activation::Activation;
+use crate::conv::direct::{self, Row, Tiles};
+use crate::conv::{ConvArgs, ConvKernel};
 use crate::elementwise::{self, BinaryArgs, ScaleArgs};
-use crate::epilogue::{self, Rest};
+use crate::epilogue::{self, Rest, Tail};
 use crate::isa::{Isa, Kernels, entry_points, kernel};
 use crate::simd::{Simd, simd_ops};
 
@@ -152,12 +154,42 @@ entry_points! {
         |simd, args, pixels, out| elementwise::binary(simd, activate_in_place_avx2, args, pixels, out);
     scale_avx2(args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
         |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_avx2, args, pixels, out);
+    tail_avx2(
+        tail: &Tail<'_>,
+        plane_and_pixel: (usize, usize),
+        at_and_len: (usize, usize),
+        out: &mut [&mut [Block]],
+    ) = epilogue::tail;
+    direct_avx2[M, N](row: &Row<'_>, window: &mut [Block], out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn direct_6x1_avx2(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
+    let tiles = Tiles {
+        rows: [
+            &[
+                direct_avx2::<1, 1>,
+                direct_avx2::<2, 1>,
+                direct_avx2::<3, 1>,
+                direct_avx2::<4, 1>,
+                direct_avx2::<5, 1>,
+                direct_avx2::<6, 1>,
+            ],
+            &[],
+            &[],
+        ],
+        blocks: 1,
+        tail: tail_avx2,
+        finish: epilogue_avx2,
+    };
+    direct::run(&tiles, args, pixels, out);
 }
 
 #[target_feature(enable = "avx2,fma")]
 pub(crate) fn kernels() -> Kernels {
     Kernels {
         isa: Isa::Avx2,
+        direct: ConvKernel { name: "direct_6x1_avx2", run: direct_6x1_avx2 },
         activate: kernel!(activate_avx2),
         activate_in_place: kernel!(activate_in_place_avx2),
         binary: kernel!(binary_avx2),

@@ -6,8 +6,10 @@ use core::ops::Range;
 
 use crate::Block;
 use crate::activation::Activation;
+use crate::conv::direct::{self, Row, Tiles};
+use crate::conv::{ConvArgs, ConvKernel};
 use crate::elementwise::{self, BinaryArgs, ScaleArgs};
-use crate::epilogue::{self, Rest};
+use crate::epilogue::{self, Rest, Tail};
 use crate::isa::{Isa, Kernels, entry_points, kernel};
 use crate::simd::{Simd, simd_ops};
 
@@ -79,12 +81,69 @@ entry_points! {
         |simd, args, pixels, out| elementwise::binary(simd, activate_in_place_avx512, args, pixels, out);
     scale_avx512(args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
         |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_avx512, args, pixels, out);
+    tail_avx512(
+        tail: &Tail<'_>,
+        plane_and_pixel: (usize, usize),
+        at_and_len: (usize, usize),
+        out: &mut [&mut [Block]],
+    ) = epilogue::tail;
+    direct_avx512[M, N](row: &Row<'_>, window: &mut [Block], out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
+}
+
+#[target_feature(enable = "avx512f")]
+fn direct_14x2_avx512(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
+    let tiles = Tiles {
+        rows: [
+            &[
+                direct_avx512::<1, 1>,
+                direct_avx512::<2, 1>,
+                direct_avx512::<3, 1>,
+                direct_avx512::<4, 1>,
+                direct_avx512::<5, 1>,
+                direct_avx512::<6, 1>,
+                direct_avx512::<7, 1>,
+                direct_avx512::<8, 1>,
+            ],
+            &[
+                direct_avx512::<1, 2>,
+                direct_avx512::<2, 2>,
+                direct_avx512::<3, 2>,
+                direct_avx512::<4, 2>,
+                direct_avx512::<5, 2>,
+                direct_avx512::<6, 2>,
+                direct_avx512::<7, 2>,
+                direct_avx512::<8, 2>,
+                direct_avx512::<9, 2>,
+                direct_avx512::<10, 2>,
+                direct_avx512::<11, 2>,
+                direct_avx512::<12, 2>,
+                direct_avx512::<13, 2>,
+                direct_avx512::<14, 2>,
+            ],
+            &[
+                direct_avx512::<1, 3>,
+                direct_avx512::<2, 3>,
+                direct_avx512::<3, 3>,
+                direct_avx512::<4, 3>,
+                direct_avx512::<5, 3>,
+                direct_avx512::<6, 3>,
+                direct_avx512::<7, 3>,
+                direct_avx512::<8, 3>,
+                direct_avx512::<9, 3>,
+            ],
+        ],
+        blocks: 2,
+        tail: tail_avx512,
+        finish: epilogue_avx512,
+    };
+    direct::run(&tiles, args, pixels, out);
 }
 
 #[target_feature(enable = "avx512f")]
 pub(crate) fn kernels() -> Kernels {
     Kernels {
         isa: Isa::Avx512,
+        direct: ConvKernel { name: "direct_14x2_avx512", run: direct_14x2_avx512 },
         activate: kernel!(activate_avx512),
         activate_in_place: kernel!(activate_in_place_avx512),
         binary: kernel!(binary_avx512),

@@ -5,8 +5,10 @@ use core::ops::Range;
 
 use crate::Block;
 use crate::activation::Activation;
+use crate::conv::direct::{self, Row, Tiles};
+use crate::conv::{ConvArgs, ConvKernel};
 use crate::elementwise::{self, BinaryArgs, ScaleArgs};
-use crate::epilogue::{self, Rest};
+use crate::epilogue::{self, Rest, Tail};
 use crate::isa::{Isa, Kernels, entry_points, kernel};
 use crate::simd::{Simd, simd_ops};
 
@@ -156,12 +158,42 @@ entry_points! {
         |simd, args, pixels, out| elementwise::binary(simd, activate_in_place_neon, args, pixels, out);
     scale_neon(args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
         |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_neon, args, pixels, out);
+    tail_neon(
+        tail: &Tail<'_>,
+        plane_and_pixel: (usize, usize),
+        at_and_len: (usize, usize),
+        out: &mut [&mut [Block]],
+    ) = epilogue::tail;
+    direct_neon[M, N](row: &Row<'_>, window: &mut [Block], out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
+}
+
+#[target_feature(enable = "neon")]
+fn direct_6x1_neon(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
+    let tiles = Tiles {
+        rows: [
+            &[
+                direct_neon::<1, 1>,
+                direct_neon::<2, 1>,
+                direct_neon::<3, 1>,
+                direct_neon::<4, 1>,
+                direct_neon::<5, 1>,
+                direct_neon::<6, 1>,
+            ],
+            &[],
+            &[],
+        ],
+        blocks: 1,
+        tail: tail_neon,
+        finish: epilogue_neon,
+    };
+    direct::run(&tiles, args, pixels, out);
 }
 
 #[target_feature(enable = "neon")]
 pub(crate) fn kernels() -> Kernels {
     Kernels {
         isa: Isa::Neon,
+        direct: ConvKernel { name: "direct_6x1_neon", run: direct_6x1_neon },
         activate: kernel!(activate_neon),
         activate_in_place: kernel!(activate_in_place_neon),
         binary: kernel!(binary_neon),
