@@ -47,7 +47,7 @@ fn reference(activation: Activation, x: f32) -> (f64, f64) {
             (clip(f64::from(alpha) * x + f64::from(beta), 0.0, 1.0), 0.5)
         }
         Activation::HardSwish => (x * clip(f64::from(1f32 / 6.0) * x + 0.5, 0.0, 1.0), 1.5),
-        Activation::Sigmoid => (sigmoid(x), 2.6),
+        Activation::Sigmoid => (sigmoid(x), 2.5),
         Activation::Silu => (x * sigmoid(x), 3.5),
         Activation::Tanh => (x.tanh(), 2.6),
         Activation::Exp => (x.exp(), 1.1),
@@ -56,11 +56,11 @@ fn reference(activation: Activation, x: f32) -> (f64, f64) {
         Activation::Sqrt => (x.sqrt(), 0.5),
         Activation::Reciprocal => (1.0 / x, 0.5),
         Activation::Elu { alpha } => (if x > 0.0 { x } else { f64::from(alpha) * x.exp_m1() }, 2.0),
-        Activation::Erf => (libm::erf(x), 2.9),
+        Activation::Erf => (libm::erf(x), 1.8),
         // Of `x`, not of the result.
         Activation::Gelu => (x * 0.5 * (1.0 + libm::erf(x * std::f64::consts::FRAC_1_SQRT_2)), f64::NAN),
         Activation::Log => (x.ln(), 1.0),
-        Activation::Softplus => (if x.is_nan() { x } else { x.max(0.0) } + (-x.abs()).exp().ln_1p(), 1.9),
+        Activation::Softplus => (if x.is_nan() { x } else { x.max(0.0) } + (-x.abs()).exp().ln_1p(), 1.8),
     }
 }
 
@@ -90,7 +90,7 @@ fn error(activation: Activation, x: f32, got: f32) -> f64 {
 }
 
 fn bound(activation: Activation) -> f64 {
-    if activation == Activation::Gelu { 1.5 } else { reference(activation, 1.0).1 }
+    if activation == Activation::Gelu { 1.2 } else { reference(activation, 1.0).1 }
 }
 
 /// Bit patterns over the whole range, with their step, and the special ones.
@@ -105,7 +105,7 @@ fn sweep(step: usize) -> Vec<Block> {
 
 #[test]
 fn every_table_gives_the_bits_of_the_scalar_one_and_errs_as_promised() {
-    let input = sweep(97);
+    let input = sweep(10_007);
     let (scalar, others) = tables().split_last().unwrap();
     for activation in ALL {
         let mut want = vec![[UNWRITTEN; LANES]; input.len()];
