@@ -9,6 +9,8 @@
 use crate::Block;
 use crate::epilogue::Epilogue;
 
+pub mod winograd;
+
 /// The sizes of one convolution of one group of channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConvGeometry {

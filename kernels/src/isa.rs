@@ -18,6 +18,8 @@ mod scalar;
 use core::fmt;
 use core::str::FromStr;
 
+use crate::conv::winograd::Winograd;
+
 /// An instruction set that has kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Isa {
@@ -87,6 +89,8 @@ impl core::error::Error for UnknownIsa {}
 pub struct Kernels {
     /// The instruction set.
     pub isa: Isa,
+    /// Winograd convolution, one entry per tile.
+    pub winograd: [Winograd; 5],
 }
 
 /// Names the entry points of one instruction set: each calls a generic algorithm with that set's token.

@@ -3,6 +3,10 @@
 use core::arch::x86_64::*;
 
 use crate::Block;
+use crate::conv::winograd::input::Batch;
+use crate::conv::winograd::multiply::{Column, Product, registers};
+use crate::conv::winograd::output::Output;
+use crate::conv::winograd::{self, winograd_kernels};
 use crate::epilogue::{self, Rest};
 use crate::isa::{Isa, Kernels, entry_points};
 use crate::simd::{Simd, simd_ops};
@@ -117,9 +121,29 @@ unsafe impl Simd for Avx2 {
 entry_points! {
     [#[target_feature(enable = "avx2,fma")]] Avx2::new();
     epilogue_avx2(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) = epilogue::finish;
+    winograd_input_avx2[T](batch: &Batch<'_>, input: &[Block], v: &mut [Block], stride: usize) =
+        winograd::input::transform::<_, T>;
+    winograd_weights_avx2[T, R](row: usize, plain: &[Block], lanes: &[u8], u: &mut [Block], stride: usize) =
+        winograd::weights::transform::<_, T, R>;
+    winograd_column_avx2[ROWS, BLOCKS](product: &Product<'_>, column: Column, m: &mut [Block]) =
+        winograd::multiply::column::<_, ROWS, BLOCKS>;
+    winograd_output_avx2[T, M](args: &Output<'_>, m: &[Block], out: &mut [Block]) =
+        winograd::output::transform::<_, T, M>;
+}
+
+// 6 tiles x 1 block: 12 sums, 2 of weights and 1 of input are 15 of 16 registers.
+#[target_feature(enable = "avx2,fma")]
+fn winograd_multiply_avx2(product: &Product<'_>, m: &mut [Block]) {
+    let choices = [registers!(winograd_column_avx2, 1: 1 2 3 4 5 6)];
+    winograd::multiply::split(&choices, product, m);
 }
 
 #[target_feature(enable = "avx2,fma")]
 pub(crate) fn kernels() -> Kernels {
-    Kernels { isa: Isa::Avx2 }
+    Kernels {
+        isa: Isa::Avx2,
+        winograd: winograd_kernels!(avx2:
+            winograd_input_avx2, winograd_weights_avx2, winograd_multiply_avx2, winograd_output_avx2,
+            epilogue_avx2),
+    }
 }

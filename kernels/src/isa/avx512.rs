@@ -4,6 +4,10 @@
 use core::arch::x86_64::*;
 
 use crate::Block;
+use crate::conv::winograd::input::Batch;
+use crate::conv::winograd::multiply::{Column, Product, registers};
+use crate::conv::winograd::output::Output;
+use crate::conv::winograd::{self, winograd_kernels};
 use crate::epilogue::{self, Rest};
 use crate::isa::{Isa, Kernels, entry_points};
 use crate::simd::{Simd, simd_ops};
@@ -63,9 +67,33 @@ unsafe impl Simd for Avx512 {
 entry_points! {
     [#[target_feature(enable = "avx512f")]] Avx512::new();
     epilogue_avx512(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) = epilogue::finish;
+    winograd_input_avx512[T](batch: &Batch<'_>, input: &[Block], v: &mut [Block], stride: usize) =
+        winograd::input::transform::<_, T>;
+    winograd_weights_avx512[T, R](row: usize, plain: &[Block], lanes: &[u8], u: &mut [Block], stride: usize) =
+        winograd::weights::transform::<_, T, R>;
+    winograd_column_avx512[ROWS, BLOCKS](product: &Product<'_>, column: Column, m: &mut [Block]) =
+        winograd::multiply::column::<_, ROWS, BLOCKS>;
+    winograd_output_avx512[T, M](args: &Output<'_>, m: &[Block], out: &mut [Block]) =
+        winograd::output::transform::<_, T, M>;
+}
+
+// 6 tiles x 4 blocks: 24 sums, 4 of weights and 1 of input are 29 of 32 registers; 14 x 2: 28 + 2 + 1 = 31.
+#[target_feature(enable = "avx512f")]
+fn winograd_multiply_avx512(product: &Product<'_>, m: &mut [Block]) {
+    let choices = [
+        registers!(winograd_column_avx512, 4: 1 2 3 4 5 6),
+        registers!(winograd_column_avx512, 2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+        registers!(winograd_column_avx512, 1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+    ];
+    winograd::multiply::split(&choices, product, m);
 }
 
 #[target_feature(enable = "avx512f")]
 pub(crate) fn kernels() -> Kernels {
-    Kernels { isa: Isa::Avx512 }
+    Kernels {
+        isa: Isa::Avx512,
+        winograd: winograd_kernels!(avx512:
+            winograd_input_avx512, winograd_weights_avx512, winograd_multiply_avx512, winograd_output_avx512,
+            epilogue_avx512),
+    }
 }

@@ -3,6 +3,10 @@
 use core::arch::aarch64::*;
 
 use crate::Block;
+use crate::conv::winograd::input::Batch;
+use crate::conv::winograd::multiply::{Column, Product, registers};
+use crate::conv::winograd::output::Output;
+use crate::conv::winograd::{self, winograd_kernels};
 use crate::epilogue::{self, Rest};
 use crate::isa::{Isa, Kernels, entry_points};
 use crate::simd::{Simd, simd_ops};
@@ -120,9 +124,29 @@ unsafe impl Simd for Neon {
 entry_points! {
     [#[target_feature(enable = "neon")]] Neon::new();
     epilogue_neon(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) = epilogue::finish;
+    winograd_input_neon[T](batch: &Batch<'_>, input: &[Block], v: &mut [Block], stride: usize) =
+        winograd::input::transform::<_, T>;
+    winograd_weights_neon[T, R](row: usize, plain: &[Block], lanes: &[u8], u: &mut [Block], stride: usize) =
+        winograd::weights::transform::<_, T, R>;
+    winograd_column_neon[ROWS, BLOCKS](product: &Product<'_>, column: Column, m: &mut [Block]) =
+        winograd::multiply::column::<_, ROWS, BLOCKS>;
+    winograd_output_neon[T, M](args: &Output<'_>, m: &[Block], out: &mut [Block]) =
+        winograd::output::transform::<_, T, M>;
+}
+
+// 6 tiles x 1 block: 24 sums, 4 of weights and 1 of input are 29 of 32 registers.
+#[target_feature(enable = "neon")]
+fn winograd_multiply_neon(product: &Product<'_>, m: &mut [Block]) {
+    let choices = [registers!(winograd_column_neon, 1: 1 2 3 4 5 6)];
+    winograd::multiply::split(&choices, product, m);
 }
 
 #[target_feature(enable = "neon")]
 pub(crate) fn kernels() -> Kernels {
-    Kernels { isa: Isa::Neon }
+    Kernels {
+        isa: Isa::Neon,
+        winograd: winograd_kernels!(neon:
+            winograd_input_neon, winograd_weights_neon, winograd_multiply_neon, winograd_output_neon,
+            epilogue_neon),
+    }
 }

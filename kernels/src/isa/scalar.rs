@@ -94,16 +94,42 @@ macro_rules! scalar_table {
         use super::Scalar;
         use crate::Block;
         use crate::epilogue::{self, Rest};
+        use crate::conv::winograd::input::Batch;
+        use crate::conv::winograd::multiply::{Column, Product, registers};
+        use crate::conv::winograd::output::Output;
+        use crate::conv::winograd::{self, winograd_kernels};
         use crate::isa::{Isa, Kernels, entry_points};
 
         entry_points! {
             [$(#[$features])?] Scalar;
             epilogue_scalar(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) = epilogue::finish;
+            winograd_input_scalar[T](batch: &Batch<'_>, input: &[Block], v: &mut [Block], stride: usize) =
+                winograd::input::transform::<_, T>;
+            winograd_weights_scalar[T, R](row: usize, plain: &[Block], lanes: &[u8], u: &mut [Block], stride: usize) =
+                winograd::weights::transform::<_, T, R>;
+            winograd_column_scalar[ROWS, BLOCKS](product: &Product<'_>, column: Column, m: &mut [Block]) =
+                winograd::multiply::column::<_, ROWS, BLOCKS>;
+            winograd_output_scalar[T, M](args: &Output<'_>, m: &[Block], out: &mut [Block]) =
+                winograd::output::transform::<_, T, M>;
+        }
+
+        // No register tile of our choosing.
+        $(#[$features])?
+        fn winograd_multiply_scalar(product: &Product<'_>, m: &mut [Block]) {
+            let choices = [
+                registers!(winograd_column_scalar, 1: 1 2 3 4),
+            ];
+            winograd::multiply::split(&choices, product, m);
         }
 
         $(#[$features])?
         pub(crate) fn kernels() -> Kernels {
-            Kernels { isa: Isa::Scalar }
+            Kernels {
+                isa: Isa::Scalar,
+                winograd: winograd_kernels!(scalar:
+                    winograd_input_scalar, winograd_weights_scalar, winograd_multiply_scalar, winograd_output_scalar,
+                    epilogue_scalar),
+            }
         }
     };
 }
