@@ -18,6 +18,7 @@ mod scalar;
 use core::fmt;
 use core::str::FromStr;
 
+use crate::conv::ConvKernel;
 use crate::conv::winograd::Winograd;
 
 /// An instruction set that has kernels.
@@ -89,6 +90,8 @@ impl core::error::Error for UnknownIsa {}
 pub struct Kernels {
     /// The instruction set.
     pub isa: Isa,
+    /// Convolution from blocked input.
+    pub direct: ConvKernel,
     /// Winograd convolution, one entry per tile.
     pub winograd: [Winograd; 5],
 }

@@ -214,7 +214,7 @@ impl Winograd {
             }
             let done = (end / across * tile_row).min(pixels.end);
             let at = (finished - pixels.start, done - finished);
-            args.epilogue.finish(self.finish, (geometry.out_pixels(), finished), at, out);
+            args.epilogue.finish(self.finish, 0..blocks, (geometry.out_pixels(), finished), at, out);
             finished = done;
         }
     }
@@ -297,6 +297,7 @@ impl Winograd {
 
     /// What the rest relies on.
     fn check(&self, form: WeightForm, args: &ConvArgs<'_>, pixels: &Range<usize>, out: &[&mut [Block]]) {
+        args.check(pixels, out);
         let geometry = &args.geometry;
         let WinogradTile { output, kernel } = self.tile;
         let blocks = args.epilogue.blocks(out.len());

@@ -1,13 +1,16 @@
 //! AVX2 + FMA: one block is two 256-bit registers; 16 registers.
 
 use core::arch::x86_64::*;
+use core::ops::Range;
 
 use crate::Block;
+use crate::conv::direct::{self, Row, Tiles};
 use crate::conv::winograd::input::Batch;
 use crate::conv::winograd::multiply::{Column, Product, registers};
 use crate::conv::winograd::output::Output;
 use crate::conv::winograd::{self, winograd_kernels};
-use crate::epilogue::{self, Rest};
+use crate::conv::{ConvArgs, ConvKernel};
+use crate::epilogue::{self, Rest, Tail};
 use crate::isa::{Isa, Kernels, entry_points};
 use crate::simd::{Simd, simd_ops};
 
@@ -121,6 +124,39 @@ unsafe impl Simd for Avx2 {
 entry_points! {
     [#[target_feature(enable = "avx2,fma")]] Avx2::new();
     epilogue_avx2(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) = epilogue::finish;
+    tail_avx2(
+        tail: &Tail<'_>,
+        plane_and_pixel: (usize, usize),
+        at_and_len: (usize, usize),
+        out: &mut [&mut [Block]],
+    ) = epilogue::tail;
+    direct_avx2[M, N](row: &Row<'_>, window: &mut [Block], out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn direct_6x1_avx2(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
+    let tiles = Tiles {
+        rows: [
+            &[
+                direct_avx2::<1, 1>,
+                direct_avx2::<2, 1>,
+                direct_avx2::<3, 1>,
+                direct_avx2::<4, 1>,
+                direct_avx2::<5, 1>,
+                direct_avx2::<6, 1>,
+            ],
+            &[],
+            &[],
+        ],
+        blocks: 1,
+        tail: tail_avx2,
+        finish: epilogue_avx2,
+    };
+    direct::run(&tiles, args, pixels, out);
+}
+
+entry_points! {
+    [#[target_feature(enable = "avx2,fma")]] Avx2::new();
     winograd_input_avx2[T](batch: &Batch<'_>, input: &[Block], v: &mut [Block], stride: usize) =
         winograd::input::transform::<_, T>;
     winograd_weights_avx2[T, R](row: usize, plain: &[Block], lanes: &[u8], u: &mut [Block], stride: usize) =
@@ -142,6 +178,7 @@ fn winograd_multiply_avx2(product: &Product<'_>, m: &mut [Block]) {
 pub(crate) fn kernels() -> Kernels {
     Kernels {
         isa: Isa::Avx2,
+        direct: ConvKernel { name: "direct_6x1_avx2", run: direct_6x1_avx2 },
         winograd: winograd_kernels!(avx2:
             winograd_input_avx2, winograd_weights_avx2, winograd_multiply_avx2, winograd_output_avx2,
             epilogue_avx2),

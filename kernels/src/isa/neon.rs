@@ -1,13 +1,16 @@
 //! NEON on aarch64: one block is four 128-bit registers; 32 registers.
 
 use core::arch::aarch64::*;
+use core::ops::Range;
 
 use crate::Block;
+use crate::conv::direct::{self, Row, Tiles};
 use crate::conv::winograd::input::Batch;
 use crate::conv::winograd::multiply::{Column, Product, registers};
 use crate::conv::winograd::output::Output;
 use crate::conv::winograd::{self, winograd_kernels};
-use crate::epilogue::{self, Rest};
+use crate::conv::{ConvArgs, ConvKernel};
+use crate::epilogue::{self, Rest, Tail};
 use crate::isa::{Isa, Kernels, entry_points};
 use crate::simd::{Simd, simd_ops};
 
@@ -124,6 +127,39 @@ unsafe impl Simd for Neon {
 entry_points! {
     [#[target_feature(enable = "neon")]] Neon::new();
     epilogue_neon(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) = epilogue::finish;
+    tail_neon(
+        tail: &Tail<'_>,
+        plane_and_pixel: (usize, usize),
+        at_and_len: (usize, usize),
+        out: &mut [&mut [Block]],
+    ) = epilogue::tail;
+    direct_neon[M, N](row: &Row<'_>, window: &mut [Block], out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
+}
+
+#[target_feature(enable = "neon")]
+fn direct_6x1_neon(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
+    let tiles = Tiles {
+        rows: [
+            &[
+                direct_neon::<1, 1>,
+                direct_neon::<2, 1>,
+                direct_neon::<3, 1>,
+                direct_neon::<4, 1>,
+                direct_neon::<5, 1>,
+                direct_neon::<6, 1>,
+            ],
+            &[],
+            &[],
+        ],
+        blocks: 1,
+        tail: tail_neon,
+        finish: epilogue_neon,
+    };
+    direct::run(&tiles, args, pixels, out);
+}
+
+entry_points! {
+    [#[target_feature(enable = "neon")]] Neon::new();
     winograd_input_neon[T](batch: &Batch<'_>, input: &[Block], v: &mut [Block], stride: usize) =
         winograd::input::transform::<_, T>;
     winograd_weights_neon[T, R](row: usize, plain: &[Block], lanes: &[u8], u: &mut [Block], stride: usize) =
@@ -145,6 +181,7 @@ fn winograd_multiply_neon(product: &Product<'_>, m: &mut [Block]) {
 pub(crate) fn kernels() -> Kernels {
     Kernels {
         isa: Isa::Neon,
+        direct: ConvKernel { name: "direct_6x1_neon", run: direct_6x1_neon },
         winograd: winograd_kernels!(neon:
             winograd_input_neon, winograd_weights_neon, winograd_multiply_neon, winograd_output_neon,
             epilogue_neon),

@@ -91,9 +91,13 @@ unsafe impl Simd for Scalar {
 /// The entry points and the table, compiled with the given features.
 macro_rules! scalar_table {
     ($(#[$features:meta])?) => {
+        use core::ops::Range;
+
         use super::Scalar;
         use crate::Block;
-        use crate::epilogue::{self, Rest};
+        use crate::conv::direct::{self, Row, Tiles};
+        use crate::conv::{ConvArgs, ConvKernel};
+        use crate::epilogue::{self, Rest, Tail};
         use crate::conv::winograd::input::Batch;
         use crate::conv::winograd::multiply::{Column, Product, registers};
         use crate::conv::winograd::output::Output;
@@ -103,6 +107,23 @@ macro_rules! scalar_table {
         entry_points! {
             [$(#[$features])?] Scalar;
             epilogue_scalar(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) = epilogue::finish;
+            tail_scalar(
+                tail: &Tail<'_>,
+                plane_and_pixel: (usize, usize),
+                at_and_len: (usize, usize),
+                out: &mut [&mut [Block]],
+            ) = epilogue::tail;
+            direct_scalar[M, N](row: &Row<'_>, window: &mut [Block], out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
+        }
+
+        $(#[$features])?
+        fn direct_2x1_scalar(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
+            let tiles = Tiles { rows: [&[direct_scalar::<1, 1>, direct_scalar::<2, 1>], &[], &[]], blocks: 1, tail: tail_scalar, finish: epilogue_scalar };
+            direct::run(&tiles, args, pixels, out);
+        }
+
+        entry_points! {
+            [$(#[$features])?] Scalar;
             winograd_input_scalar[T](batch: &Batch<'_>, input: &[Block], v: &mut [Block], stride: usize) =
                 winograd::input::transform::<_, T>;
             winograd_weights_scalar[T, R](row: usize, plain: &[Block], lanes: &[u8], u: &mut [Block], stride: usize) =
@@ -126,6 +147,7 @@ macro_rules! scalar_table {
         pub(crate) fn kernels() -> Kernels {
             Kernels {
                 isa: Isa::Scalar,
+                direct: ConvKernel { name: "direct_2x1_scalar", run: direct_2x1_scalar },
                 winograd: winograd_kernels!(scalar:
                     winograd_input_scalar, winograd_weights_scalar, winograd_multiply_scalar, winograd_output_scalar,
                     epilogue_scalar),
