@@ -19,6 +19,7 @@ use core::fmt;
 use core::str::FromStr;
 
 use crate::conv::ConvKernel;
+use crate::conv::winograd::Winograd;
 use crate::elementwise::{ActivateFn, ActivateInPlaceFn, BinaryFn, ScaleFn};
 
 /// An instruction set that has kernels.
@@ -100,6 +101,8 @@ pub struct Kernels {
     pub binary: Kernel<BinaryFn>,
     /// Scale and add: gates, batch normalization.
     pub scale: Kernel<ScaleFn>,
+    /// Winograd convolution, one entry per tile.
+    pub winograd: [Winograd; 5],
 }
 
 /// A function without tile sizes, and its name.

@@ -121,7 +121,9 @@ impl Run<'_, '_, '_> {
             let ([source], [out]) = views(self.arena, [in_arena.clone()], [image(plan, to, index)]);
             let source: &[f32] = match from.place {
                 PlainPlace::Arena(_) => bytemuck::cast_slice(source),
-                PlainPlace::Weights(at) => bytemuck::cast_slice(&plan.weights[at..at + from.len.div_ceil(LANES)]),
+                PlainPlace::Weights(at) => {
+                    bytemuck::cast_slice(&plan.weights[at..at + from.len.div_ceil(LANES)])
+                }
                 PlainPlace::Input(input) => f32_input(&self.inputs[input]),
                 PlainPlace::Output(_) => unreachable!("outputs are only written"),
             };
@@ -177,7 +179,8 @@ impl Run<'_, '_, '_> {
         let plane = to.layout.pixels();
         let (from_places, to_places) = (places(&from.layout), places(&to.layout));
         for index in 0..to.layout.batch {
-            let ([source], [out]) = open(self.plan, self.arena, index, [Some(from)], [image(self.plan, to, index)]);
+            let ([source], [out]) =
+                open(self.plan, self.arena, index, [Some(from)], [image(self.plan, to, index)]);
             for channel in 0..count {
                 let (from_block, from_lane) = from_places[from_channel + channel];
                 let (to_block, to_lane) = to_places[to_channel + channel];

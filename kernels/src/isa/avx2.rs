@@ -6,6 +6,10 @@ use core::ops::Range;
 use crate::Block;
 use crate::activation::Activation;
 use crate::conv::direct::{self, Row, Tiles};
+use crate::conv::winograd::input::Batch;
+use crate::conv::winograd::multiply::{Column, Product, registers};
+use crate::conv::winograd::output::Output;
+use crate::conv::winograd::{self, winograd_kernels};
 use crate::conv::{ConvArgs, ConvKernel};
 use crate::elementwise::{self, BinaryArgs, ScaleArgs};
 use crate::epilogue::{self, Rest, Tail};
@@ -185,6 +189,25 @@ fn direct_6x1_avx2(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [B
     direct::run(&tiles, args, pixels, out);
 }
 
+entry_points! {
+    [#[target_feature(enable = "avx2,fma")]] Avx2::new();
+    winograd_input_avx2[T](batch: &Batch<'_>, input: &[Block], v: &mut [Block], stride: usize) =
+        winograd::input::transform::<_, T>;
+    winograd_weights_avx2[T, R](row: usize, plain: &[Block], lanes: &[u8], u: &mut [Block], stride: usize) =
+        winograd::weights::transform::<_, T, R>;
+    winograd_column_avx2[ROWS, BLOCKS](product: &Product<'_>, column: Column, m: &mut [Block]) =
+        winograd::multiply::column::<_, ROWS, BLOCKS>;
+    winograd_output_avx2[T, M](args: &Output<'_>, m: &[Block], out: &mut [Block]) =
+        winograd::output::transform::<_, T, M>;
+}
+
+// 6 tiles x 1 block: 12 sums, 2 of weights and 1 of input are 15 of 16 registers.
+#[target_feature(enable = "avx2,fma")]
+fn winograd_multiply_avx2(product: &Product<'_>, m: &mut [Block]) {
+    let choices = [registers!(winograd_column_avx2, 1: 1 2 3 4 5 6)];
+    winograd::multiply::split(&choices, product, m);
+}
+
 #[target_feature(enable = "avx2,fma")]
 pub(crate) fn kernels() -> Kernels {
     Kernels {
@@ -194,5 +217,8 @@ pub(crate) fn kernels() -> Kernels {
         activate_in_place: kernel!(activate_in_place_avx2),
         binary: kernel!(binary_avx2),
         scale: kernel!(scale_avx2),
+        winograd: winograd_kernels!(avx2:
+            winograd_input_avx2, winograd_weights_avx2, winograd_multiply_avx2, winograd_output_avx2,
+            epilogue_avx2),
     }
 }

@@ -7,6 +7,10 @@ use core::ops::Range;
 use crate::Block;
 use crate::activation::Activation;
 use crate::conv::direct::{self, Row, Tiles};
+use crate::conv::winograd::input::Batch;
+use crate::conv::winograd::multiply::{Column, Product, registers};
+use crate::conv::winograd::output::Output;
+use crate::conv::winograd::{self, winograd_kernels};
 use crate::conv::{ConvArgs, ConvKernel};
 use crate::elementwise::{self, BinaryArgs, ScaleArgs};
 use crate::epilogue::{self, Rest, Tail};
@@ -139,6 +143,29 @@ fn direct_14x2_avx512(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut
     direct::run(&tiles, args, pixels, out);
 }
 
+entry_points! {
+    [#[target_feature(enable = "avx512f")]] Avx512::new();
+    winograd_input_avx512[T](batch: &Batch<'_>, input: &[Block], v: &mut [Block], stride: usize) =
+        winograd::input::transform::<_, T>;
+    winograd_weights_avx512[T, R](row: usize, plain: &[Block], lanes: &[u8], u: &mut [Block], stride: usize) =
+        winograd::weights::transform::<_, T, R>;
+    winograd_column_avx512[ROWS, BLOCKS](product: &Product<'_>, column: Column, m: &mut [Block]) =
+        winograd::multiply::column::<_, ROWS, BLOCKS>;
+    winograd_output_avx512[T, M](args: &Output<'_>, m: &[Block], out: &mut [Block]) =
+        winograd::output::transform::<_, T, M>;
+}
+
+// 6 tiles x 4 blocks: 24 sums, 4 of weights and 1 of input are 29 of 32 registers; 14 x 2: 28 + 2 + 1 = 31.
+#[target_feature(enable = "avx512f")]
+fn winograd_multiply_avx512(product: &Product<'_>, m: &mut [Block]) {
+    let choices = [
+        registers!(winograd_column_avx512, 4: 1 2 3 4 5 6),
+        registers!(winograd_column_avx512, 2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+        registers!(winograd_column_avx512, 1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+    ];
+    winograd::multiply::split(&choices, product, m);
+}
+
 #[target_feature(enable = "avx512f")]
 pub(crate) fn kernels() -> Kernels {
     Kernels {
@@ -148,5 +175,8 @@ pub(crate) fn kernels() -> Kernels {
         activate_in_place: kernel!(activate_in_place_avx512),
         binary: kernel!(binary_avx512),
         scale: kernel!(scale_avx512),
+        winograd: winograd_kernels!(avx512:
+            winograd_input_avx512, winograd_weights_avx512, winograd_multiply_avx512, winograd_output_avx512,
+            epilogue_avx512),
     }
 }

@@ -6,6 +6,10 @@ use core::ops::Range;
 use crate::Block;
 use crate::activation::Activation;
 use crate::conv::direct::{self, Row, Tiles};
+use crate::conv::winograd::input::Batch;
+use crate::conv::winograd::multiply::{Column, Product, registers};
+use crate::conv::winograd::output::Output;
+use crate::conv::winograd::{self, winograd_kernels};
 use crate::conv::{ConvArgs, ConvKernel};
 use crate::elementwise::{self, BinaryArgs, ScaleArgs};
 use crate::epilogue::{self, Rest, Tail};
@@ -189,6 +193,25 @@ fn direct_6x1_neon(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [B
     direct::run(&tiles, args, pixels, out);
 }
 
+entry_points! {
+    [#[target_feature(enable = "neon")]] Neon::new();
+    winograd_input_neon[T](batch: &Batch<'_>, input: &[Block], v: &mut [Block], stride: usize) =
+        winograd::input::transform::<_, T>;
+    winograd_weights_neon[T, R](row: usize, plain: &[Block], lanes: &[u8], u: &mut [Block], stride: usize) =
+        winograd::weights::transform::<_, T, R>;
+    winograd_column_neon[ROWS, BLOCKS](product: &Product<'_>, column: Column, m: &mut [Block]) =
+        winograd::multiply::column::<_, ROWS, BLOCKS>;
+    winograd_output_neon[T, M](args: &Output<'_>, m: &[Block], out: &mut [Block]) =
+        winograd::output::transform::<_, T, M>;
+}
+
+// 6 tiles x 1 block: 24 sums, 4 of weights and 1 of input are 29 of 32 registers.
+#[target_feature(enable = "neon")]
+fn winograd_multiply_neon(product: &Product<'_>, m: &mut [Block]) {
+    let choices = [registers!(winograd_column_neon, 1: 1 2 3 4 5 6)];
+    winograd::multiply::split(&choices, product, m);
+}
+
 #[target_feature(enable = "neon")]
 pub(crate) fn kernels() -> Kernels {
     Kernels {
@@ -198,5 +221,8 @@ pub(crate) fn kernels() -> Kernels {
         activate_in_place: kernel!(activate_in_place_neon),
         binary: kernel!(binary_neon),
         scale: kernel!(scale_neon),
+        winograd: winograd_kernels!(neon:
+            winograd_input_neon, winograd_weights_neon, winograd_multiply_neon, winograd_output_neon,
+            epilogue_neon),
     }
 }

@@ -139,6 +139,10 @@ macro_rules! scalar_table {
         use crate::isa::{Isa, Kernels, entry_points, kernel};
         use crate::activation::Activation;
         use crate::elementwise::{BinaryArgs, ScaleArgs, self};
+        use crate::conv::winograd::input::Batch;
+        use crate::conv::winograd::multiply::{Column, Product, registers};
+        use crate::conv::winograd::output::Output;
+        use crate::conv::winograd::{self, winograd_kernels};
 
         entry_points! {
             [$(#[$features])?] Scalar;
@@ -169,6 +173,27 @@ macro_rules! scalar_table {
             direct::run(&tiles, args, pixels, out);
         }
 
+        entry_points! {
+            [$(#[$features])?] Scalar;
+            winograd_input_scalar[T](batch: &Batch<'_>, input: &[Block], v: &mut [Block], stride: usize) =
+                winograd::input::transform::<_, T>;
+            winograd_weights_scalar[T, R](row: usize, plain: &[Block], lanes: &[u8], u: &mut [Block], stride: usize) =
+                winograd::weights::transform::<_, T, R>;
+            winograd_column_scalar[ROWS, BLOCKS](product: &Product<'_>, column: Column, m: &mut [Block]) =
+                winograd::multiply::column::<_, ROWS, BLOCKS>;
+            winograd_output_scalar[T, M](args: &Output<'_>, m: &[Block], out: &mut [Block]) =
+                winograd::output::transform::<_, T, M>;
+        }
+
+        // No register tile of our choosing.
+        $(#[$features])?
+        fn winograd_multiply_scalar(product: &Product<'_>, m: &mut [Block]) {
+            let choices = [
+                registers!(winograd_column_scalar, 1: 1 2 3 4),
+            ];
+            winograd::multiply::split(&choices, product, m);
+        }
+
         $(#[$features])?
         pub(crate) fn kernels() -> Kernels {
             Kernels {
@@ -178,6 +203,9 @@ macro_rules! scalar_table {
                 activate_in_place: kernel!(activate_in_place_scalar),
                 binary: kernel!(binary_scalar),
                 scale: kernel!(scale_scalar),
+                winograd: winograd_kernels!(scalar:
+                    winograd_input_scalar, winograd_weights_scalar, winograd_multiply_scalar, winograd_output_scalar,
+                    epilogue_scalar),
             }
         }
     };
