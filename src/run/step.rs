@@ -12,7 +12,7 @@ use super::borrow::views;
 use super::parallel::{Cut, for_each_part};
 use super::{Input, Output};
 use crate::graph::BinaryOp;
-use crate::plan::Plan;
+use crate::plan::{Algorithm, Plan};
 use crate::plan::step::{
     ConvWork, MAX_RANK, Operand, Place, Plain, PlainConvWork, PlainPlace, Step, Strided, View, Work,
 };
@@ -237,6 +237,12 @@ impl Run<'_, '_, '_> {
         let weights = &plan.weights[conv.weights.clone()];
         let bias = &plan.weights[conv.bias.clone()];
         let scratch = self.scratch(step);
+        let winograd = match conv.algorithm {
+            Algorithm::Winograd(tile, form) => {
+                kernels.winograd.iter().find(|kernel| kernel.tile == tile).map(|kernel| (kernel, form))
+            }
+            _ => None,
+        };
         for index in 0..conv.output.layout.batch {
             let ([input, residual], [output, scratch]) = open(
                 plan,
@@ -264,7 +270,10 @@ impl Run<'_, '_, '_> {
                         weights: &weights[block * conv.weights_per_block..],
                         epilogue,
                     };
-                    (kernels.direct.run)(&args, part.pixels, out);
+                    match winograd {
+                        Some((kernel, form)) => kernel.run(form, &args, part.pixels, out, scratch),
+                        None => (kernels.direct.run)(&args, part.pixels, out),
+                    }
                 });
             }
         }

@@ -3,6 +3,8 @@
 use sinew_kernels::LANES;
 use sinew_kernels::activation::Activation;
 use sinew_kernels::conv::ConvGeometry;
+use sinew_kernels::conv::winograd::{WeightForm, WinogradTile};
+use sinew_kernels::{Block, isa};
 
 use super::{Builder, image_strides, node_error};
 use crate::error::Result;
@@ -193,7 +195,11 @@ impl<'g> Builder<'g> {
                 lanes = layout.lanes();
                 let per_group = (outputs * channels * taps).max(1);
                 let pack = |values| Filters { values, outputs, channels, taps }.pack_by_block(&layout);
-                weights.chunks(per_group).flat_map(pack).collect()
+                let plain: Vec<Block> = weights.chunks(per_group).flat_map(pack).collect();
+                match algorithm {
+                    Algorithm::Winograd(tile, WeightForm::Stored) => transformed(tile, &lanes, &plain),
+                    _ => plain,
+                }
             }
         };
         if algorithm == Algorithm::Pointwise {
@@ -208,11 +214,21 @@ impl<'g> Builder<'g> {
             Algorithm::Dense => Along::Blocks { unit: 1 },
             Algorithm::Depthwise => Along::Blocks { unit: 1 },
             // The larger operand is the one to share out.
+            Algorithm::Winograd(..) if weights.len() > input.layout.image_blocks() => Along::Blocks { unit: 4 },
+            Algorithm::Winograd(tile, _) => Along::Pixels { unit: tile.output * geometry.out_width },
             _ if weights.len() > input.layout.image_blocks() => Along::Blocks { unit: 2 },
             Algorithm::Pointwise => Along::Pixels { unit: 28 },
             _ => Along::Pixels { unit: geometry.out_width },
         };
         let cut = self.cut_conv(&layer, &output.layout, layer.groups, along);
+        let blocks = [lanes.len(), group_channels[1].div_ceil(LANES)];
+        let scratch = match algorithm {
+            Algorithm::Winograd(tile, form) => {
+                let transformed = tile.positions() * group_channels[0] * group_channels[1] * size_of::<f32>();
+                self.winograd_scratch(tile, form, &geometry, transformed, blocks)
+            }
+            _ => 0,
+        };
         let work = Work::Conv(Box::new(ConvWork {
             algorithm,
             geometry,
@@ -228,8 +244,26 @@ impl<'g> Builder<'g> {
             after: layer.after,
             group_channels,
         }));
-        let scratch = 0;
         self.push_conv(&layer, work, algorithm, why, cut, scratch)
+    }
+
+    /// Scratch for as many tiles at a time as pays: where the transformed weights stay in the second-level cache, so
+    /// many that tiles and sums stay there with them; where they stream from further away, more, so that they
+    /// stream less often.
+    fn winograd_scratch(
+        &self,
+        tile: WinogradTile,
+        form: WeightForm,
+        geometry: &ConvGeometry,
+        transformed_bytes: usize,
+        [in_blocks, out_blocks]: [usize; 2],
+    ) -> usize {
+        let l2 = self.options.l2_bytes;
+        let bytes = if transformed_bytes <= l2 + l2 / 2 { l2 / 2 } else { 5 * l2 };
+        let one = tile.scratch_of(form, 2, in_blocks, out_blocks) - tile.scratch_of(form, 1, in_blocks, out_blocks);
+        let fitting = (bytes / size_of::<Block>() / one).max(1);
+        let all = tile.tiles(geometry.out_height, geometry.out_width);
+        tile.scratch_of(form, fitting.min(all), in_blocks, out_blocks)
     }
 
     /// How a convolution of this size is shared out: not at all where a part would be too small to pay.
@@ -267,4 +301,15 @@ impl<'g> Builder<'g> {
             cut,
         })
     }
+}
+
+/// Weights transformed for Winograd: the same bits on every instruction set.
+fn transformed(tile: WinogradTile, lanes: &[u8], plain: &[Block]) -> Vec<Block> {
+    let Some(kernel) = isa::supported()[0].winograd.iter().find(|kernel| kernel.tile == tile) else {
+        unreachable!("only tiles that have kernels are chosen")
+    };
+    let taps = tile.kernel * tile.kernel;
+    let mut packed = vec![[0.0; LANES]; plain.len() / taps * tile.positions()];
+    kernel.pack(lanes, plain, &mut packed);
+    packed
 }
