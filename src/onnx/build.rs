@@ -80,6 +80,12 @@ impl Builder {
         self
     }
 
+    /// The version of the file format.
+    pub fn ir_version(&mut self, version: i64) -> &mut Self {
+        self.model.ir_version = Some(version);
+        self
+    }
+
     /// Adds an input.
     pub fn input(&mut self, name: &str, dtype: DType, shape: impl IntoIterator<Item = impl Into<Extent>>) {
         self.input_of_type(name, element_type_of(dtype), shape);
@@ -260,6 +266,12 @@ impl From<&str> for Extent {
 impl From<i64> for Attribute {
     fn from(i: i64) -> Self {
         Attribute::Int(i)
+    }
+}
+
+impl From<&usize> for Attribute {
+    fn from(i: &usize) -> Self {
+        Attribute::Int(*i as i64)
     }
 }
 

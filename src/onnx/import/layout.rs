@@ -8,7 +8,7 @@ use super::node::{NodeView, Outcome, Problem, axes, axis, invalid, unsupported};
 use super::shape_arithmetic::sliced_constant;
 use super::window::positive;
 use super::{Importer, Known};
-use crate::graph::{Op, ValueId, shape};
+use crate::graph::{BinaryOp, Op, ValueId, shape};
 
 impl Importer<'_> {
     pub(super) fn concat(&mut self, node: &NodeView) -> Outcome<()> {
@@ -180,11 +180,19 @@ impl Importer<'_> {
         if ranges.iter().zip(&shape).all(|(&range, &d)| range == (0, 1, d)) {
             return self.forward(node, 0);
         }
-        if ranges.iter().any(|range| range.1 < 1) {
-            return unsupported("negative steps");
-        }
         if ranges.iter().any(|range| range.2 == 0) {
             return invalid(format!("the slice of {shape:?} is empty"));
+        }
+        if ranges.iter().any(|range| range.1 < 1) {
+            let backwards: Vec<usize> =
+                (0..shape.len()).filter(|&at| ranges[at] != (0, 1, shape[at])).collect();
+            let &[at] = backwards.as_slice() else {
+                return unsupported("negative steps beside others");
+            };
+            let (start, step, count) = ranges[at];
+            let indices: Vec<usize> = (0..count as i64).map(|i| (start as i64 + i * step) as usize).collect();
+            let y = self.select_along(node, x, at, &indices)?;
+            return self.emit_reshape(node, y, self.graph.shape(y).to_vec());
         }
         let op = Op::Slice {
             start: ranges.iter().map(|range| range.0).collect(),
@@ -394,19 +402,48 @@ impl Importer<'_> {
             self.bind_constant(node, Constant { name: node.name.clone(), ..folded });
             return Ok(());
         }
-        if shape::elements(&out) != shape::elements(&from) {
-            return unsupported(format!("the repetition of computed elements, from {from:?} to {out:?}"));
+        self.expand_to(node, &from, out)
+    }
+
+    /// Repeats the first operand, which is computed, along dimensions of extent 1.
+    fn expand_to(&mut self, node: &NodeView, from: &[usize], out: Vec<usize>) -> Outcome<()> {
+        if shape::elements(&out) == shape::elements(from) {
+            return self.reshape_to(node, out);
         }
-        self.reshape_to(node, out)
+        let x = self.float(node, 0)?;
+        // One times x is x. Ones are needed along the repeated dimensions only.
+        let missing = out.len() - from.len();
+        let repeated = |i: usize| i < missing || from[i - missing] != out[i];
+        let ones: Vec<usize> = (0..out.len()).map(|i| if repeated(i) { out[i] } else { 1 }).collect();
+        self.reserve_shape(&ones)?;
+        let count = ones.iter().product();
+        let ones = self.add_constant(format!("{}/ones", node.name), ones, vec![1.0; count])?;
+        self.emit(node, Op::Binary(BinaryOp::Mul), vec![x, ones])
     }
 
     pub(super) fn tile(&mut self, node: &NodeView) -> Outcome<()> {
         node.attributes(&[])?;
         node.at_most_inputs(2)?;
-        if self.ints(node, 1, "the list of repeats")?.iter().any(|&repeats| repeats != 1) {
-            return unsupported("the repetition of elements");
+        let repeats = self.ints(node, 1, "the list of repeats")?;
+        if repeats.iter().all(|&times| times == 1) {
+            return self.forward(node, 0);
         }
-        self.forward(node, 0)
+        let from = self.shape(node, 0)?;
+        if repeats.len() != from.len() {
+            return invalid(format!("{} repeats for {} dimensions", repeats.len(), from.len()));
+        }
+        if self.constant(node, 0)?.is_some()
+            || repeats.iter().zip(&from).any(|(&times, &d)| times != 1 && d != 1)
+        {
+            return unsupported(format!("{from:?} repeated {repeats:?} times"));
+        }
+        let mut out = from.clone();
+        for (d, &times) in out.iter_mut().zip(&repeats) {
+            if times != 1 {
+                *d = positive("a number of repeats", times)?;
+            }
+        }
+        self.expand_to(node, &from, out)
     }
 
     /// Channels to pixels, as reshape, transpose, reshape.

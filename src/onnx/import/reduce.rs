@@ -6,7 +6,7 @@ use super::node::{NodeView, Outcome, axes, axis, invalid, unsupported};
 use crate::graph::{Op, PoolKind};
 
 impl Importer<'_> {
-    /// ReduceMean and ReduceMax over the last dimensions: a global pool of what is regrouped as an image.
+    /// ReduceMean and ReduceMax: a global pool of what is regrouped as an image.
     pub(super) fn reduce(&mut self, node: &NodeView) -> Outcome<()> {
         node.attributes(&["axes", "keepdims", "noop_with_empty_axes"])?;
         node.at_most_inputs(2)?;
@@ -21,31 +21,30 @@ impl Importer<'_> {
         {
             return self.reduce_constant(node);
         }
-        let x = self.float(node, 0)?;
+        let mut x = self.float(node, 0)?;
         let out: Vec<usize> = match keep_dims {
             true => (0..shape.len()).map(|i| if reduced.contains(&i) { 1 } else { shape[i] }).collect(),
             false => (0..shape.len()).filter(|i| !reduced.contains(i)).map(|i| shape[i]).collect(),
         };
         // Extents of 1 may stand anywhere.
-        let long: Vec<usize> = reduced.iter().copied().filter(|&i| shape[i] > 1).collect();
+        let (long, kept): (Vec<usize>, Vec<usize>) =
+            (0..shape.len()).filter(|&i| shape[i] > 1).partition(|i| reduced.contains(i));
         if long.is_empty() {
             return self.emit_reshape(node, x, out);
         }
-        let first = long[0];
-        if (first..shape.len()).any(|i| shape[i] > 1 && !long.contains(&i)) {
-            return unsupported(format!("the mean or maximum of {shape:?} over the dimensions {reduced:?}"));
-        }
-        let image = match *shape {
-            [n, c, h, w] if first >= 2 => vec![n, c, h, w],
-            _ => {
-                // The elements keep their order.
-                let batch = if first > 0 { shape[0] } else { 1 };
-                let channels = shape[..first].iter().skip(1).product();
-                vec![batch, channels, 1, shape[first..].iter().product()]
+        let extent = |dims: &[usize]| dims.iter().map(|&i| shape[i]).product::<usize>();
+        let is_image = shape.len() == 4 && kept.iter().all(|&i| i < 2) && long.iter().all(|&i| i >= 2);
+        if !is_image {
+            if kept.iter().any(|&i| i > long[0]) {
+                let permutation: Vec<usize> =
+                    (0..shape.len()).filter(|i| !long.contains(i)).chain(long.iter().copied()).collect();
+                x = self.part(node, "transpose", Op::Transpose { permutation }, vec![x])?;
             }
-        };
-        let x = self.reshaped(node, "image", x, image)?;
-        if self.graph.shape(x).len() == 4 && out.len() == 4 && first >= 2 {
+            // What stays comes first, in its order; the batch stays the batch.
+            let batch = if kept.first() == Some(&0) { 1 } else { 0 };
+            let image = vec![extent(&kept[..batch]), extent(&kept[batch..]), 1, extent(&long)];
+            x = self.reshaped(node, "image", x, image)?;
+        } else if keep_dims {
             return self.emit(node, Op::GlobalPool(kind), vec![x]);
         }
         let y = self.part(node, "pool", Op::GlobalPool(kind), vec![x])?;

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use super::constant::{Constant, Decoded, Elements, IntType, decode, strides};
 use super::node::{NodeView, Outcome, axis, invalid, unsupported};
 use super::{Importer, Known};
-use crate::graph::Op;
+use crate::graph::{Op, ValueId};
 
 impl Importer<'_> {
     pub(super) fn constant_node(&mut self, node: &NodeView) -> Outcome<()> {
@@ -169,36 +169,54 @@ impl Importer<'_> {
             return Ok(());
         }
         let x = self.float(node, 0)?;
-        let (first, step) = match *indices.as_slice() {
-            [one] => (one, 1),
-            [first, second, ..] if second > first => (first, second - first),
-            _ => return unsupported("of computed elements in an order other than ascending"),
-        };
-        if indices.windows(2).any(|pair| pair[1] <= pair[0] || pair[1] - pair[0] != step) {
-            return unsupported("of computed elements that are not evenly spaced");
-        }
-        let (mut start, mut steps, mut size) = (vec![0; shape.len()], vec![1; shape.len()], shape);
-        (start[axis], steps[axis], size[axis]) = (first, step, indices.len());
-        let y = self.sliced(node, "slice", x, start, steps, size)?;
+        let y = self.select_along(node, x, axis, &indices)?;
         self.emit_reshape(node, y, out)
     }
 
-    /// A slice of a computed value as a part of the node; the value itself where it is all of it.
-    pub(super) fn sliced(
+    /// The elements of a computed value at some indices along one dimension: a slice, or several in a row.
+    pub(super) fn select_along(
         &mut self,
         node: &NodeView,
-        suffix: &str,
-        x: crate::graph::ValueId,
-        start: Vec<usize>,
-        step: Vec<usize>,
-        size: Vec<usize>,
-    ) -> Outcome<crate::graph::ValueId> {
-        if self.graph.shape(x) == size {
+        x: ValueId,
+        axis: usize,
+        indices: &[usize],
+    ) -> Outcome<ValueId> {
+        // Each a first index, a step and a number of elements.
+        let mut runs: Vec<(usize, usize, usize)> = Vec::new();
+        for &index in indices {
+            match runs.last_mut() {
+                Some((first, step, count)) if *count == 1 && index > *first => {
+                    (*step, *count) = (index - *first, 2)
+                }
+                Some((first, step, count)) if *count > 1 && index == *first + *step * *count => *count += 1,
+                _ => runs.push((index, 1, 1)),
+            }
+        }
+        if runs.len() > MAX_RUNS {
+            return unsupported(format!("{} runs of computed elements", runs.len()));
+        }
+        let shape = self.graph.shape(x).to_vec();
+        if runs.is_empty() {
+            return invalid("the list of indices is empty");
+        }
+        if *runs == [(0, 1, shape[axis])] {
             return Ok(x);
         }
-        self.part(node, suffix, Op::Slice { start, step, size }, vec![x])
+        let mut parts = Vec::new();
+        for (i, &(first, by, count)) in runs.iter().enumerate() {
+            let (mut start, mut step, mut size) = (vec![0; shape.len()], vec![1; shape.len()], shape.clone());
+            (start[axis], step[axis], size[axis]) = (first, by, count);
+            parts.push(self.part(node, &format!("run{i}"), Op::Slice { start, step, size }, vec![x])?);
+        }
+        match *parts {
+            [one] => Ok(one),
+            _ => self.part(node, "runs", Op::Concat { axis }, parts),
+        }
     }
 }
+
+/// Slices that one node may become: colour channels in another order, not a permutation of all channels.
+const MAX_RUNS: usize = 64;
 
 fn gathered(
     node: &NodeView,
