@@ -139,6 +139,7 @@ macro_rules! scalar_table {
         use crate::isa::{Isa, Kernels, entry_points, kernel};
         use crate::activation::Activation;
         use crate::elementwise::{BinaryArgs, ScaleArgs, self};
+        use crate::pool::{self, PoolArgs, PoolKind};
 
         entry_points! {
             [$(#[$features])?] Scalar;
@@ -154,6 +155,10 @@ macro_rules! scalar_table {
                 |simd, args, pixels, out| elementwise::binary(simd, activate_in_place_scalar, args, pixels, out);
             scale_scalar(args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
                 |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_scalar, args, pixels, out);
+            pool_scalar(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::pool;
+            maxmin_pool_scalar(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::maxmin_pool;
+            global_pool_scalar(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
+            squeeze_scalar(width: usize, rows: &[Block], sum: &mut Block) = pool::squeeze;
             tail_scalar(
                 tail: &Tail<'_>,
                 plane_and_pixel: (usize, usize),
@@ -178,6 +183,10 @@ macro_rules! scalar_table {
                 activate_in_place: kernel!(activate_in_place_scalar),
                 binary: kernel!(binary_scalar),
                 scale: kernel!(scale_scalar),
+                pool: kernel!(pool_scalar),
+                maxmin_pool: kernel!(maxmin_pool_scalar),
+                global_pool: kernel!(global_pool_scalar),
+                squeeze: kernel!(squeeze_scalar),
             }
         }
     };
