@@ -38,7 +38,8 @@ fn layers(criterion: &mut Criterion) {
             group.throughput(Throughput::Elements(2 * macs));
             for table in sinew_kernels::isa::supported() {
                 let options = SessionOptions { isa: Some(table.isa) };
-                let mut session = Session::new(Arc::clone(&model), options).expect("a supported instruction set");
+                let mut session =
+                    Session::new(Arc::clone(&model), options).expect("a supported instruction set");
                 let input = numbers(model.inputs()[0].len(), 1.0);
                 let mut output = vec![0.0; model.outputs()[0].len()];
                 session.load_inputs(&[Input::F32(&input)]).expect("the input's shape");

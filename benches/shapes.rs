@@ -17,7 +17,11 @@ pub struct Layer {
     pub dilation: usize,
 }
 
-const fn layer(model: &'static str, [channels, size, outputs]: [usize; 3], [kernel, stride, groups]: [usize; 3]) -> Layer {
+const fn layer(
+    model: &'static str,
+    [channels, size, outputs]: [usize; 3],
+    [kernel, stride, groups]: [usize; 3],
+) -> Layer {
     Layer { model, channels, size, outputs, kernel, stride, groups, dilation: 1 }
 }
 

@@ -111,7 +111,10 @@ fn values_are_those_of_the_reference() {
         let off: Vec<String> = sinew::optimize::PASSES.iter().map(|pass| pass.name.to_owned()).collect();
         let forced = |winograd, compact_weights| {
             let conv = Some(sinew::plan::Family::Winograd);
-            Options { plan: PlanOptions { conv, winograd, compact_weights, ..PlanOptions::default() }, ..Options::default() }
+            Options {
+                plan: PlanOptions { conv, winograd, compact_weights, ..PlanOptions::default() },
+                ..Options::default()
+            }
         };
         let variants = [
             ("winograd 2", forced(Winograd::Tile(2), false)),
@@ -128,10 +131,7 @@ fn values_are_those_of_the_reference() {
             (
                 "im2col",
                 Options {
-                    plan: PlanOptions {
-                        conv: Some(sinew::plan::Family::Im2col),
-                        ..PlanOptions::default()
-                    },
+                    plan: PlanOptions { conv: Some(sinew::plan::Family::Im2col), ..PlanOptions::default() },
                     ..Options::default()
                 },
             ),

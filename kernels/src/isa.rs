@@ -21,6 +21,7 @@ use core::str::FromStr;
 use crate::conv::ConvKernel;
 use crate::conv::winograd::Winograd;
 use crate::elementwise::{ActivateFn, ActivateInPlaceFn, BinaryFn, ScaleFn};
+use crate::pool::{GlobalPoolFn, PoolFn, SqueezeFn};
 
 /// An instruction set that has kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -103,6 +104,15 @@ pub struct Kernels {
     pub scale: Kernel<ScaleFn>,
     /// Winograd convolution, one entry per tile.
     pub winograd: [Winograd; 5],
+    /// Largest or mean of windows.
+    pub pool: Kernel<PoolFn>,
+    /// MaxMin and the max pool behind it: the first half of the output slices for `relu(x)`, the second for
+    /// `relu(-x)`.
+    pub maxmin_pool: Kernel<PoolFn>,
+    /// Largest or mean of a plane.
+    pub global_pool: Kernel<GlobalPoolFn>,
+    /// The sum of a plane, rows at a time.
+    pub squeeze: Kernel<SqueezeFn>,
 }
 
 /// A function without tile sizes, and its name.

@@ -17,6 +17,7 @@ pub mod elementwise;
 pub mod epilogue;
 pub mod isa;
 pub(crate) mod math;
+pub mod pool;
 pub mod simd;
 
 /// Channels in a block.

@@ -178,8 +178,13 @@ pub fn fragment(g: &ConvGeometry, phase: [usize; 2]) -> (ConvGeometry, [usize; 2
 /// serves them. All other algorithms take a dilation as it is.
 pub fn choose_fragments(shape: &ConvShape, options: &PlanOptions) -> Option<Choice> {
     let g = &shape.geometry;
-    let depthwise = shape.groups > 1 && shape.groups == shape.in_channels && shape.groups == shape.out_channels;
-    if g.dilation == [1, 1] || g.stride != [1, 1] || depthwise || options.conv.is_some_and(|conv| conv != Family::Winograd) {
+    let depthwise =
+        shape.groups > 1 && shape.groups == shape.in_channels && shape.groups == shape.out_channels;
+    if g.dilation == [1, 1]
+        || g.stride != [1, 1]
+        || depthwise
+        || options.conv.is_some_and(|conv| conv != Family::Winograd)
+    {
         return None;
     }
     let sizes = [g.in_height, g.in_width, g.out_height, g.out_width];
@@ -269,7 +274,9 @@ fn any_winograd(shape: &ConvShape, options: &PlanOptions) -> Result<(Algorithm, 
         Winograd::Off => return Err("switched off".into()),
         Winograd::Tile(output) => (output, "the tile asked for".to_owned()),
         Winograd::Auto if in_cache => (4, "transformed weights stay in the second-level cache".to_owned()),
-        Winograd::Auto if tiles >= 49 => (4, format!("{tiles} tiles pay for streaming the transformed weights")),
+        Winograd::Auto if tiles >= 49 => {
+            (4, format!("{tiles} tiles pay for streaming the transformed weights"))
+        }
         Winograd::Auto => (2, format!("{tiles} tiles: the smaller tile's weights are less to stream")),
     };
     let tile = WinogradTile { output, kernel };

@@ -12,10 +12,10 @@ use super::borrow::views;
 use super::parallel::{Cut, for_each_part};
 use super::{Input, Output};
 use crate::graph::BinaryOp;
-use crate::plan::{Algorithm, Plan};
 use crate::plan::step::{
     ConvWork, MAX_RANK, Operand, Place, Plain, PlainConvWork, PlainPlace, Step, Strided, View, Work,
 };
+use crate::plan::{Algorithm, Plan};
 use crate::tensor::{Data, Tensor};
 
 /// A run in progress.

@@ -14,6 +14,7 @@ use crate::conv::{ConvArgs, ConvKernel};
 use crate::elementwise::{self, BinaryArgs, ScaleArgs};
 use crate::epilogue::{self, Rest, Tail};
 use crate::isa::{Isa, Kernels, entry_points, kernel};
+use crate::pool::{self, PoolArgs, PoolKind};
 use crate::simd::{Simd, simd_ops};
 
 #[derive(Clone, Copy)]
@@ -158,6 +159,10 @@ entry_points! {
         |simd, args, pixels, out| elementwise::binary(simd, activate_in_place_avx2, args, pixels, out);
     scale_avx2(args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
         |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_avx2, args, pixels, out);
+    pool_avx2(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::pool;
+    maxmin_pool_avx2(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::maxmin_pool;
+    global_pool_avx2(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
+    squeeze_avx2(width: usize, rows: &[Block], sum: &mut Block) = pool::squeeze;
     tail_avx2(
         tail: &Tail<'_>,
         plane_and_pixel: (usize, usize),
@@ -220,5 +225,9 @@ pub(crate) fn kernels() -> Kernels {
         winograd: winograd_kernels!(avx2:
             winograd_input_avx2, winograd_weights_avx2, winograd_multiply_avx2, winograd_output_avx2,
             epilogue_avx2),
+        pool: kernel!(pool_avx2),
+        maxmin_pool: kernel!(maxmin_pool_avx2),
+        global_pool: kernel!(global_pool_avx2),
+        squeeze: kernel!(squeeze_avx2),
     }
 }

@@ -15,6 +15,7 @@ use crate::conv::{ConvArgs, ConvKernel};
 use crate::elementwise::{self, BinaryArgs, ScaleArgs};
 use crate::epilogue::{self, Rest, Tail};
 use crate::isa::{Isa, Kernels, entry_points, kernel};
+use crate::pool::{self, PoolArgs, PoolKind};
 use crate::simd::{Simd, simd_ops};
 
 #[derive(Clone, Copy)]
@@ -85,6 +86,10 @@ entry_points! {
         |simd, args, pixels, out| elementwise::binary(simd, activate_in_place_avx512, args, pixels, out);
     scale_avx512(args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
         |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_avx512, args, pixels, out);
+    pool_avx512(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::pool;
+    maxmin_pool_avx512(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::maxmin_pool;
+    global_pool_avx512(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
+    squeeze_avx512(width: usize, rows: &[Block], sum: &mut Block) = pool::squeeze;
     tail_avx512(
         tail: &Tail<'_>,
         plane_and_pixel: (usize, usize),
@@ -178,5 +183,9 @@ pub(crate) fn kernels() -> Kernels {
         winograd: winograd_kernels!(avx512:
             winograd_input_avx512, winograd_weights_avx512, winograd_multiply_avx512, winograd_output_avx512,
             epilogue_avx512),
+        pool: kernel!(pool_avx512),
+        maxmin_pool: kernel!(maxmin_pool_avx512),
+        global_pool: kernel!(global_pool_avx512),
+        squeeze: kernel!(squeeze_avx512),
     }
 }

@@ -14,6 +14,7 @@ use crate::conv::{ConvArgs, ConvKernel};
 use crate::elementwise::{self, BinaryArgs, ScaleArgs};
 use crate::epilogue::{self, Rest, Tail};
 use crate::isa::{Isa, Kernels, entry_points, kernel};
+use crate::pool::{self, PoolArgs, PoolKind};
 use crate::simd::{Simd, simd_ops};
 
 #[derive(Clone, Copy)]
@@ -162,6 +163,10 @@ entry_points! {
         |simd, args, pixels, out| elementwise::binary(simd, activate_in_place_neon, args, pixels, out);
     scale_neon(args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
         |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_neon, args, pixels, out);
+    pool_neon(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::pool;
+    maxmin_pool_neon(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::maxmin_pool;
+    global_pool_neon(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
+    squeeze_neon(width: usize, rows: &[Block], sum: &mut Block) = pool::squeeze;
     tail_neon(
         tail: &Tail<'_>,
         plane_and_pixel: (usize, usize),
@@ -224,5 +229,9 @@ pub(crate) fn kernels() -> Kernels {
         winograd: winograd_kernels!(neon:
             winograd_input_neon, winograd_weights_neon, winograd_multiply_neon, winograd_output_neon,
             epilogue_neon),
+        pool: kernel!(pool_neon),
+        maxmin_pool: kernel!(maxmin_pool_neon),
+        global_pool: kernel!(global_pool_neon),
+        squeeze: kernel!(squeeze_neon),
     }
 }

@@ -143,6 +143,7 @@ macro_rules! scalar_table {
         use crate::conv::winograd::multiply::{Column, Product, registers};
         use crate::conv::winograd::output::Output;
         use crate::conv::winograd::{self, winograd_kernels};
+        use crate::pool::{PoolArgs, PoolKind, self};
 
         entry_points! {
             [$(#[$features])?] Scalar;
@@ -158,6 +159,10 @@ macro_rules! scalar_table {
                 |simd, args, pixels, out| elementwise::binary(simd, activate_in_place_scalar, args, pixels, out);
             scale_scalar(args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
                 |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_scalar, args, pixels, out);
+            pool_scalar(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::pool;
+            maxmin_pool_scalar(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::maxmin_pool;
+            global_pool_scalar(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
+            squeeze_scalar(width: usize, rows: &[Block], sum: &mut Block) = pool::squeeze;
             tail_scalar(
                 tail: &Tail<'_>,
                 plane_and_pixel: (usize, usize),
@@ -206,6 +211,10 @@ macro_rules! scalar_table {
                 winograd: winograd_kernels!(scalar:
                     winograd_input_scalar, winograd_weights_scalar, winograd_multiply_scalar, winograd_output_scalar,
                     epilogue_scalar),
+                pool: kernel!(pool_scalar),
+                maxmin_pool: kernel!(maxmin_pool_scalar),
+                global_pool: kernel!(global_pool_scalar),
+                squeeze: kernel!(squeeze_scalar),
             }
         }
     };

@@ -19,7 +19,7 @@ pub fn tables() -> &'static [Kernels] {
 /// As many cases as `PROPTEST_CASES` says, `cases` without it.
 pub fn config(cases: u32) -> Config {
     let config = Config {
-        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
+        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("proptest-regressions"))),
         ..Config::default()
     };
     if std::env::var_os("PROPTEST_CASES").is_some() { config } else { Config { cases, ..config } }

@@ -170,7 +170,8 @@ impl<'g> Builder<'g> {
         let packed = filters.pack_by_channel();
         let (weights, bias) =
             (self.push_weights(&packed), self.push_weights(&pack_channels(bias, &output.layout)));
-        let cut = self.cut_conv(layer.macs, &output.layout, 1, Along::Pixels { unit: layer.geometry.out_width });
+        let cut =
+            self.cut_conv(layer.macs, &output.layout, 1, Along::Pixels { unit: layer.geometry.out_width });
         let work = Work::PlainConv(Box::new(PlainConvWork {
             geometry: layer.geometry,
             channels,
@@ -219,12 +220,14 @@ impl<'g> Builder<'g> {
         }
         let output = self.make_blocked(node.output);
         let residual = self.residual_of(&layer, &output)?;
-        let packed = self.pack_layer(&layer, choice.algorithm, group_channels, &input.layout, &output.layout)?;
+        let packed =
+            self.pack_layer(&layer, choice.algorithm, group_channels, &input.layout, &output.layout)?;
         let [down, across] = layer.geometry.dilation;
         for (row, column) in (0..down).flat_map(|row| (0..across).map(move |column| (row, column))) {
             let (geometry, from) = fragment(&layer.geometry, [row, column]);
             let steps = [down, across];
-            let fragment_input = self.gather(node, &input, from, steps, [geometry.in_height, geometry.in_width])?;
+            let fragment_input =
+                self.gather(node, &input, from, steps, [geometry.in_height, geometry.in_width])?;
             let sizes = [geometry.out_height, geometry.out_width];
             let residual = match &residual {
                 Some(view) => Some(self.gather(node, view, [row, column], steps, sizes)?),
@@ -244,12 +247,24 @@ impl<'g> Builder<'g> {
     }
 
     /// Every `steps`-th pixel from `start` on, as a map of its own.
-    fn gather(&mut self, node: &Node, from: &View, start: [usize; 2], steps: [usize; 2], sizes: [usize; 2]) -> Result<View> {
+    fn gather(
+        &mut self,
+        node: &Node,
+        from: &View,
+        start: [usize; 2],
+        steps: [usize; 2],
+        sizes: [usize; 2],
+    ) -> Result<View> {
         let to = self.scratch_view(from, sizes);
         let extents = [from.layout.blocks(), sizes[0], sizes[1]];
         let first = start[0] * from.layout.width + start[1];
-        let copy = strided(&extents, &strides_of(&from.layout, steps), &strides_of(&to.layout, [1, 1]), first, 0);
-        self.push(node.name.clone(), Work::CopyPixels { from: from.clone(), to: to.clone(), copy }, "a fragment of the map")?;
+        let copy =
+            strided(&extents, &strides_of(&from.layout, steps), &strides_of(&to.layout, [1, 1]), first, 0);
+        self.push(
+            node.name.clone(),
+            Work::CopyPixels { from: from.clone(), to: to.clone(), copy },
+            "a fragment of the map",
+        )?;
         Ok(to)
     }
 
@@ -363,7 +378,8 @@ impl<'g> Builder<'g> {
     ) -> usize {
         let l2 = self.options.l2_bytes;
         let bytes = if transformed_bytes <= l2 + l2 / 2 { l2 / 2 } else { 5 * l2 };
-        let one = tile.scratch_of(form, 2, in_blocks, out_blocks) - tile.scratch_of(form, 1, in_blocks, out_blocks);
+        let one =
+            tile.scratch_of(form, 2, in_blocks, out_blocks) - tile.scratch_of(form, 1, in_blocks, out_blocks);
         let fitting = (bytes / size_of::<Block>() / one).max(1);
         let all = tile.tiles(geometry.out_height, geometry.out_width);
         tile.scratch_of(form, fitting.min(all), in_blocks, out_blocks)
