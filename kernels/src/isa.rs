@@ -18,6 +18,8 @@ pub(crate) mod scalar;
 use core::fmt;
 use core::str::FromStr;
 
+use crate::probe::ProbeKernel;
+
 /// An instruction set that has kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Isa {
@@ -87,6 +89,8 @@ impl core::error::Error for UnknownIsa {}
 pub struct Kernels {
     /// The instruction set.
     pub isa: Isa,
+    /// What measures the machine.
+    pub probe: ProbeKernel,
 }
 
 /// Names the entry points of one instruction set: each calls a generic algorithm with that set's token.

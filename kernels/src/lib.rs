@@ -16,6 +16,7 @@ pub mod conv;
 pub mod epilogue;
 pub mod isa;
 pub(crate) mod math;
+pub mod probe;
 pub mod simd;
 
 /// Channels in a block.

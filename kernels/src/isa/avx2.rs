@@ -5,6 +5,7 @@ use core::arch::x86_64::*;
 use crate::Block;
 use crate::epilogue::{self, Rest};
 use crate::isa::{Isa, Kernels, entry_points};
+use crate::probe::{self, ProbeKernel};
 use crate::simd::{Simd, simd_ops};
 
 #[derive(Clone, Copy)]
@@ -140,9 +141,22 @@ unsafe impl Simd for Avx2 {
 entry_points! {
     [#[target_feature(enable = "avx2,fma")]] Avx2::new();
     epilogue_avx2(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) = epilogue::finish;
+    // 12 sums + 2 of the factor + 2 of the addend = 16 of 16 registers.
+    fma_loop_avx2(rounds: usize, state: &mut [Block]) = probe::fma_loop::<_, 6>;
+    read_loop_avx2(from: &[Block], sum: &mut Block) = probe::read_loop::<_, 4>;
+    copy_loop_avx2(from: &[Block], to: &mut [Block]) = probe::copy_loop;
 }
 
 #[target_feature(enable = "avx2,fma")]
 pub(crate) fn kernels() -> Kernels {
-    Kernels { isa: Isa::Avx2 }
+    Kernels {
+        isa: Isa::Avx2,
+        probe: ProbeKernel {
+            name: "fma_loop_avx2",
+            chains: 6,
+            fma_loop: fma_loop_avx2,
+            read_loop: read_loop_avx2,
+            copy_loop: copy_loop_avx2,
+        },
+    }
 }

@@ -6,6 +6,7 @@ use core::arch::x86_64::*;
 use crate::Block;
 use crate::epilogue::{self, Rest};
 use crate::isa::{Isa, Kernels, entry_points};
+use crate::probe::{self, ProbeKernel};
 use crate::simd::{Simd, simd_ops};
 
 #[derive(Clone, Copy)]
@@ -67,9 +68,22 @@ unsafe impl Simd for Avx512 {
 entry_points! {
     [#[target_feature(enable = "avx512f")]] Avx512::new();
     epilogue_avx512(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) = epilogue::finish;
+    // 12 sums + factor + addend = 14 of 32 registers; latency 4, 2 a cycle: 8 are busy.
+    fma_loop_avx512(rounds: usize, state: &mut [Block]) = probe::fma_loop::<_, 12>;
+    read_loop_avx512(from: &[Block], sum: &mut Block) = probe::read_loop::<_, 8>;
+    copy_loop_avx512(from: &[Block], to: &mut [Block]) = probe::copy_loop;
 }
 
 #[target_feature(enable = "avx512f")]
 pub(crate) fn kernels() -> Kernels {
-    Kernels { isa: Isa::Avx512 }
+    Kernels {
+        isa: Isa::Avx512,
+        probe: ProbeKernel {
+            name: "fma_loop_avx512",
+            chains: 12,
+            fma_loop: fma_loop_avx512,
+            read_loop: read_loop_avx512,
+            copy_loop: copy_loop_avx512,
+        },
+    }
 }

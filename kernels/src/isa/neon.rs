@@ -5,6 +5,7 @@ use core::arch::aarch64::*;
 use crate::Block;
 use crate::epilogue::{self, Rest};
 use crate::isa::{Isa, Kernels, entry_points};
+use crate::probe::{self, ProbeKernel};
 use crate::simd::{Simd, simd_ops};
 
 #[derive(Clone, Copy)]
@@ -144,9 +145,22 @@ unsafe impl Simd for Neon {
 entry_points! {
     [#[target_feature(enable = "neon")]] Neon::new();
     epilogue_neon(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) = epilogue::finish;
+    // 24 sums + 4 of the factor + 4 of the addend = 32 of 32 registers; latency 4, up to 4 a cycle: 16 are busy.
+    fma_loop_neon(rounds: usize, state: &mut [Block]) = probe::fma_loop::<_, 6>;
+    read_loop_neon(from: &[Block], sum: &mut Block) = probe::read_loop::<_, 4>;
+    copy_loop_neon(from: &[Block], to: &mut [Block]) = probe::copy_loop;
 }
 
 #[target_feature(enable = "neon")]
 pub(crate) fn kernels() -> Kernels {
-    Kernels { isa: Isa::Neon }
+    Kernels {
+        isa: Isa::Neon,
+        probe: ProbeKernel {
+            name: "fma_loop_neon",
+            chains: 6,
+            fma_loop: fma_loop_neon,
+            read_loop: read_loop_neon,
+            copy_loop: copy_loop_neon,
+        },
+    }
 }

@@ -109,15 +109,29 @@ macro_rules! scalar_table {
         use crate::Block;
         use crate::epilogue::{self, Rest};
         use crate::isa::{Isa, Kernels, entry_points};
+        use crate::probe::{self, ProbeKernel};
 
         entry_points! {
             [$(#[$features])?] Scalar;
             epilogue_scalar(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) = epilogue::finish;
+            // As on AVX2, which the compiler makes of it where the CPU has fma.
+            fma_loop_scalar(rounds: usize, state: &mut [Block]) = probe::fma_loop::<_, 6>;
+            read_loop_scalar(from: &[Block], sum: &mut Block) = probe::read_loop::<_, 4>;
+            copy_loop_scalar(from: &[Block], to: &mut [Block]) = probe::copy_loop;
         }
 
         $(#[$features])?
         pub(crate) fn kernels() -> Kernels {
-            Kernels { isa: Isa::Scalar }
+            Kernels {
+                isa: Isa::Scalar,
+                probe: ProbeKernel {
+                    name: "fma_loop_scalar",
+                    chains: 6,
+                    fma_loop: fma_loop_scalar,
+                    read_loop: read_loop_scalar,
+                    copy_loop: copy_loop_scalar,
+                },
+            }
         }
     };
 }
