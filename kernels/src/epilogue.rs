@@ -4,6 +4,8 @@
 //! clamp. Whatever is more goes to a [`Finish`] over the pixels just written, while they are in the first-level
 //! cache: the tiles stay small, and the costly activations are compiled once. The bits are the same.
 
+use core::ops::Range;
+
 use crate::Block;
 use crate::activation::Activation;
 use crate::simd::Simd;
@@ -27,18 +29,15 @@ pub struct Epilogue<'a> {
 impl<'a> Epilogue<'a> {
     /// The part that tiles apply.
     pub(crate) fn tail(&self) -> Tail<'a> {
-        let last = self.tail_is_all();
-        let (low, high, zero) = last.then(|| self.after.as_clamp()).flatten().unwrap_or(NO_CLAMP);
-        Tail { bias: self.bias, residual: if last { self.residual } else { None }, low, high, zero }
+        let (residual, after) =
+            if self.has_rest() { (None, Activation::Identity) } else { (self.residual, self.after) };
+        Tail { bias: self.bias, residual, after }
     }
 
     /// Whether a [`Finish`] is needed after the tail.
     pub(crate) fn has_rest(&self) -> bool {
-        !self.tail_is_all()
-    }
-
-    fn tail_is_all(&self) -> bool {
-        !self.max_min && self.before == Activation::Identity && self.after.as_clamp().is_some()
+        use Activation::{Clip, Identity, Relu};
+        self.max_min || self.before != Identity || !matches!(self.after, Identity | Relu | Clip { .. })
     }
 
     /// This epilogue for output blocks from `block` on, of planes of `plane` pixels.
@@ -54,11 +53,11 @@ impl<'a> Epilogue<'a> {
 }
 
 /// Bounds, and what is added after them: -0.0 changes nothing, +0.0 makes +0.0 of -0.0.
-const NO_CLAMP: (f32, f32, f32) = (f32::NEG_INFINITY, f32::INFINITY, -0.0);
+pub(crate) const NO_CLAMP: (f32, f32, f32) = (f32::NEG_INFINITY, f32::INFINITY, -0.0);
 
 impl Activation {
     /// The activation as `clamp(x, low, high) + zero`, if it is one.
-    fn as_clamp(self) -> Option<(f32, f32, f32)> {
+    pub(crate) fn as_clamp(self) -> Option<(f32, f32, f32)> {
         match self {
             Activation::Identity => Some(NO_CLAMP),
             Activation::Relu => Some((0.0, f32::INFINITY, 0.0)),
@@ -68,17 +67,12 @@ impl Activation {
     }
 }
 
-/// What a tile does to its sums: `clamp(sum + bias + residual, low, high) + zero`.
-///
-/// One form for identity, ReLU and clip, so that a tile has no branch on the activation: three cheap operations
-/// per output instead of a copy of the code for each.
+/// What a tile does to its sums: bias, residual, and the identity, ReLU or a clip.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tail<'a> {
     bias: &'a [Block],
     residual: Option<&'a [Block]>,
-    low: f32,
-    high: f32,
-    zero: f32,
+    after: Activation,
 }
 
 impl Tail<'_> {
@@ -95,8 +89,11 @@ impl Tail<'_> {
         if let Some(residual) = residual {
             v = simd.add(v, simd.load(residual));
         }
-        let v = simd.clamp(v, simd.splat(self.low), simd.splat(self.high));
-        simd.add(v, simd.splat(self.zero))
+        match self.after {
+            Activation::Relu => simd.relu(v),
+            Activation::Clip { low, high } => simd.clamp(v, simd.splat(low), simd.splat(high)),
+            _ => v,
+        }
     }
 
     /// Bias of output block `block`, counted from the first one computed.
@@ -108,33 +105,45 @@ impl Tail<'_> {
     /// Residual of `len` pixels from `pixel` on, in output block `block`; `plane` is the pixels of a block.
     #[inline(always)]
     pub(crate) fn residual(&self, block: usize, plane: usize, pixel: usize, len: usize) -> Option<&[Block]> {
-        self.residual.map(
-            #[inline(always)]
-            |residual| &residual[block * plane + pixel..][..len],
-        )
+        match self.residual {
+            Some(residual) => Some(&residual[block * plane + pixel..][..len]),
+            None => None,
+        }
     }
+}
 
-    /// Stores the sums of one block: one vector per pixel, to all of `out`. The first pixel is `pixel` of a
-    /// plane of `plane`.
-    #[inline(always)]
-    pub(crate) fn store<S: Simd, const M: usize>(
-        &self,
-        simd: S,
-        sums: &[S::Vector; M],
-        (block, plane, pixel): (usize, usize, usize),
-        out: &mut [Block; M],
-    ) {
-        let bias = simd.load(self.bias(block));
-        match self.residual(block, plane, pixel, M) {
-            Some(residual) => {
-                for ((out, sum), residual) in out.iter_mut().zip(sums).zip(residual) {
-                    simd.store(out, self.apply(simd, *sum, bias, Some(residual)));
-                }
+/// Applies a tail to sums just stored: pixels `at..at + len` of each slice in `out`, one slice per output block,
+/// are pixels `pixel..` of planes of `plane`.
+///
+/// An entry point of each instruction set (`tail_<isa>`) that wide tiles call, though their sums were in
+/// registers a moment ago: it reads what the store buffer still holds and overlaps with the next tile, and the
+/// straight lines of code for each sum of each tile size would be most of the library.
+pub(crate) type TailFn = fn(
+    tail: &Tail<'_>,
+    plane_and_pixel: (usize, usize),
+    at_and_len: (usize, usize),
+    out: &mut [&mut [Block]],
+);
+
+/// The algorithm behind every [`TailFn`].
+#[inline(always)]
+pub(crate) fn tail<S: Simd>(
+    simd: S,
+    tail: &Tail<'_>,
+    (plane, pixel): (usize, usize),
+    (at, len): (usize, usize),
+    out: &mut [&mut [Block]],
+) {
+    for (block, out) in out.iter_mut().enumerate() {
+        let bias = simd.load(tail.bias(block));
+        let out = &mut out[at..][..len];
+        if let Some(residual) = tail.residual(block, plane, pixel, len) {
+            for (out, residual) in out.iter_mut().zip(residual) {
+                simd.store(out, tail.apply(simd, simd.load(out), bias, Some(residual)));
             }
-            None => {
-                for (out, sum) in out.iter_mut().zip(sums) {
-                    simd.store(out, self.apply(simd, *sum, bias, None));
-                }
+        } else {
+            for out in out {
+                simd.store(out, tail.apply(simd, simd.load(out), bias, None));
             }
         }
     }
@@ -160,11 +169,12 @@ impl<'a> Epilogue<'a> {
         Rest { before: self.before, after: self.after, residual }
     }
 
-    /// The second pass, if there is one, over pixels `at..at + len` of each output slice; they are pixels
-    /// `pixel..` of planes of `plane`. All slices of this part are given: with MaxMin, both halves.
+    /// The second pass, if there is one, of output blocks `blocks`, over pixels `at..at + len` of their slices,
+    /// which are pixels `pixel..` of planes of `plane`. `out` is all slices: with MaxMin, both halves.
     pub(crate) fn finish(
         &self,
         finish: Finish,
+        blocks: Range<usize>,
         (plane, pixel): (usize, usize),
         (at, len): (usize, usize),
         out: &mut [&mut [Block]],
@@ -173,10 +183,9 @@ impl<'a> Epilogue<'a> {
             return;
         }
         let (out, negative) = out.split_at_mut(self.blocks(out.len()));
-        let mut negative = negative.iter_mut();
-        for (block, out) in out.iter_mut().enumerate() {
-            let negative = negative.next().map(|slice| &mut slice[at..at + len]);
-            finish(&self.rest(block, plane, pixel, len), &mut out[at..at + len], negative);
+        for block in blocks {
+            let negative = negative.get_mut(block).map(|slice| &mut slice[at..at + len]);
+            finish(&self.rest(block, plane, pixel, len), &mut out[block][at..at + len], negative);
         }
     }
 }

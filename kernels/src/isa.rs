@@ -18,6 +18,7 @@ pub(crate) mod scalar;
 use core::fmt;
 use core::str::FromStr;
 
+use crate::conv::ConvKernel;
 use crate::probe::ProbeKernel;
 
 /// An instruction set that has kernels.
@@ -91,6 +92,8 @@ pub struct Kernels {
     pub isa: Isa,
     /// What measures the machine.
     pub probe: ProbeKernel,
+    /// Convolution from blocked input.
+    pub direct: ConvKernel,
 }
 
 /// Names the entry points of one instruction set: each calls a generic algorithm with that set's token.

@@ -80,3 +80,23 @@ macro_rules! simd_ops {
     )*};
 }
 pub(crate) use simd_ops;
+
+/// Repeats a block for each `i` below a constant of at most 16 (or 4), as straight code: the optimizer leaves
+/// wide tiles as loops, with their sums in memory. Arrays of sums are to be indexed in here only.
+macro_rules! unroll {
+    ($i:ident < $n:ident <= 16, $body:block) => {
+        unroll!(@ $i, $n, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+        const { assert!($n <= 16) };
+    };
+    ($i:ident < $n:ident <= 4, $body:block) => {
+        unroll!(@ $i, $n, $body, 0 1 2 3);
+        const { assert!($n <= 4) };
+    };
+    (@ $i:ident, $n:expr, $body:block, $($value:literal)*) => {$(
+        if $value < $n {
+            let $i = $value;
+            $body
+        }
+    )*};
+}
+pub(crate) use unroll;

@@ -1,9 +1,12 @@
 //! AVX2 + FMA: one block is two 256-bit registers; 16 registers.
 
 use core::arch::x86_64::*;
+use core::ops::Range;
 
 use crate::Block;
-use crate::epilogue::{self, Rest};
+use crate::conv::direct::{self, Row, Tiles};
+use crate::conv::{ConvArgs, ConvKernel};
+use crate::epilogue::{self, Rest, Tail};
 use crate::isa::{Isa, Kernels, entry_points};
 use crate::probe::{self, ProbeKernel};
 use crate::simd::{Simd, simd_ops};
@@ -140,7 +143,6 @@ unsafe impl Simd for Avx2 {
 
 entry_points! {
     [#[target_feature(enable = "avx2,fma")]] Avx2::new();
-    epilogue_avx2(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) = epilogue::finish;
     // 12 sums + 2 of the factor + 2 of the addend = 16 of 16 registers.
     fma_loop_avx2(rounds: usize, state: &mut [Block]) = probe::fma_loop::<_, 6>;
     read_loop_avx2(from: &[Block], sum: &mut Block) = probe::read_loop::<_, 4>;
@@ -148,15 +150,55 @@ entry_points! {
 }
 
 #[target_feature(enable = "avx2,fma")]
+fn probe_kernel() -> ProbeKernel {
+    ProbeKernel {
+        name: "fma_loop_avx2",
+        chains: 6,
+        fma_loop: fma_loop_avx2,
+        read_loop: read_loop_avx2,
+        copy_loop: copy_loop_avx2,
+    }
+}
+
+entry_points! {
+    [#[target_feature(enable = "avx2,fma")]] Avx2::new();
+    epilogue_avx2(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) = epilogue::finish;
+    tail_avx2(
+        tail: &Tail<'_>,
+        plane_and_pixel: (usize, usize),
+        at_and_len: (usize, usize),
+        out: &mut [&mut [Block]],
+    ) = epilogue::tail;
+    direct_avx2[M, N](row: &Row<'_>, window: &mut [Block], out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn direct_6x1_avx2(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
+    let tiles = Tiles {
+        rows: [
+            &[
+                direct_avx2::<1, 1>,
+                direct_avx2::<2, 1>,
+                direct_avx2::<3, 1>,
+                direct_avx2::<4, 1>,
+                direct_avx2::<5, 1>,
+                direct_avx2::<6, 1>,
+            ],
+            &[],
+            &[],
+        ],
+        blocks: 1,
+        tail: tail_avx2,
+        finish: epilogue_avx2,
+    };
+    direct::run(&tiles, args, pixels, out);
+}
+
+#[target_feature(enable = "avx2,fma")]
 pub(crate) fn kernels() -> Kernels {
     Kernels {
         isa: Isa::Avx2,
-        probe: ProbeKernel {
-            name: "fma_loop_avx2",
-            chains: 6,
-            fma_loop: fma_loop_avx2,
-            read_loop: read_loop_avx2,
-            copy_loop: copy_loop_avx2,
-        },
+        probe: probe_kernel(),
+        direct: ConvKernel { name: "direct_6x1_avx2", run: direct_6x1_avx2 },
     }
 }

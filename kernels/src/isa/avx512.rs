@@ -2,9 +2,12 @@
 //! through the integer forms.
 
 use core::arch::x86_64::*;
+use core::ops::Range;
 
 use crate::Block;
-use crate::epilogue::{self, Rest};
+use crate::conv::direct::{self, Row, Tiles};
+use crate::conv::{ConvArgs, ConvKernel};
+use crate::epilogue::{self, Rest, Tail};
 use crate::isa::{Isa, Kernels, entry_points};
 use crate::probe::{self, ProbeKernel};
 use crate::simd::{Simd, simd_ops};
@@ -67,7 +70,6 @@ unsafe impl Simd for Avx512 {
 
 entry_points! {
     [#[target_feature(enable = "avx512f")]] Avx512::new();
-    epilogue_avx512(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) = epilogue::finish;
     // 12 sums + factor + addend = 14 of 32 registers; latency 4, 2 a cycle: 8 are busy.
     fma_loop_avx512(rounds: usize, state: &mut [Block]) = probe::fma_loop::<_, 12>;
     read_loop_avx512(from: &[Block], sum: &mut Block) = probe::read_loop::<_, 8>;
@@ -75,15 +77,82 @@ entry_points! {
 }
 
 #[target_feature(enable = "avx512f")]
+fn probe_kernel() -> ProbeKernel {
+    ProbeKernel {
+        name: "fma_loop_avx512",
+        chains: 12,
+        fma_loop: fma_loop_avx512,
+        read_loop: read_loop_avx512,
+        copy_loop: copy_loop_avx512,
+    }
+}
+
+entry_points! {
+    [#[target_feature(enable = "avx512f")]] Avx512::new();
+    epilogue_avx512(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) = epilogue::finish;
+    tail_avx512(
+        tail: &Tail<'_>,
+        plane_and_pixel: (usize, usize),
+        at_and_len: (usize, usize),
+        out: &mut [&mut [Block]],
+    ) = epilogue::tail;
+    direct_avx512[M, N](row: &Row<'_>, window: &mut [Block], out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
+}
+
+#[target_feature(enable = "avx512f")]
+fn direct_14x2_avx512(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
+    let tiles = Tiles {
+        rows: [
+            &[
+                direct_avx512::<1, 1>,
+                direct_avx512::<2, 1>,
+                direct_avx512::<3, 1>,
+                direct_avx512::<4, 1>,
+                direct_avx512::<5, 1>,
+                direct_avx512::<6, 1>,
+                direct_avx512::<7, 1>,
+                direct_avx512::<8, 1>,
+            ],
+            &[
+                direct_avx512::<1, 2>,
+                direct_avx512::<2, 2>,
+                direct_avx512::<3, 2>,
+                direct_avx512::<4, 2>,
+                direct_avx512::<5, 2>,
+                direct_avx512::<6, 2>,
+                direct_avx512::<7, 2>,
+                direct_avx512::<8, 2>,
+                direct_avx512::<9, 2>,
+                direct_avx512::<10, 2>,
+                direct_avx512::<11, 2>,
+                direct_avx512::<12, 2>,
+                direct_avx512::<13, 2>,
+                direct_avx512::<14, 2>,
+            ],
+            &[
+                direct_avx512::<1, 3>,
+                direct_avx512::<2, 3>,
+                direct_avx512::<3, 3>,
+                direct_avx512::<4, 3>,
+                direct_avx512::<5, 3>,
+                direct_avx512::<6, 3>,
+                direct_avx512::<7, 3>,
+                direct_avx512::<8, 3>,
+                direct_avx512::<9, 3>,
+            ],
+        ],
+        blocks: 2,
+        tail: tail_avx512,
+        finish: epilogue_avx512,
+    };
+    direct::run(&tiles, args, pixels, out);
+}
+
+#[target_feature(enable = "avx512f")]
 pub(crate) fn kernels() -> Kernels {
     Kernels {
         isa: Isa::Avx512,
-        probe: ProbeKernel {
-            name: "fma_loop_avx512",
-            chains: 12,
-            fma_loop: fma_loop_avx512,
-            read_loop: read_loop_avx512,
-            copy_loop: copy_loop_avx512,
-        },
+        probe: probe_kernel(),
+        direct: ConvKernel { name: "direct_14x2_avx512", run: direct_14x2_avx512 },
     }
 }

@@ -1,9 +1,12 @@
 //! NEON on aarch64: one block is four 128-bit registers; 32 registers.
 
 use core::arch::aarch64::*;
+use core::ops::Range;
 
 use crate::Block;
-use crate::epilogue::{self, Rest};
+use crate::conv::direct::{self, Row, Tiles};
+use crate::conv::{ConvArgs, ConvKernel};
+use crate::epilogue::{self, Rest, Tail};
 use crate::isa::{Isa, Kernels, entry_points};
 use crate::probe::{self, ProbeKernel};
 use crate::simd::{Simd, simd_ops};
@@ -144,7 +147,6 @@ unsafe impl Simd for Neon {
 
 entry_points! {
     [#[target_feature(enable = "neon")]] Neon::new();
-    epilogue_neon(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) = epilogue::finish;
     // 24 sums + 4 of the factor + 4 of the addend = 32 of 32 registers; latency 4, up to 4 a cycle: 16 are busy.
     fma_loop_neon(rounds: usize, state: &mut [Block]) = probe::fma_loop::<_, 6>;
     read_loop_neon(from: &[Block], sum: &mut Block) = probe::read_loop::<_, 4>;
@@ -152,15 +154,55 @@ entry_points! {
 }
 
 #[target_feature(enable = "neon")]
+fn probe_kernel() -> ProbeKernel {
+    ProbeKernel {
+        name: "fma_loop_neon",
+        chains: 6,
+        fma_loop: fma_loop_neon,
+        read_loop: read_loop_neon,
+        copy_loop: copy_loop_neon,
+    }
+}
+
+entry_points! {
+    [#[target_feature(enable = "neon")]] Neon::new();
+    epilogue_neon(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) = epilogue::finish;
+    tail_neon(
+        tail: &Tail<'_>,
+        plane_and_pixel: (usize, usize),
+        at_and_len: (usize, usize),
+        out: &mut [&mut [Block]],
+    ) = epilogue::tail;
+    direct_neon[M, N](row: &Row<'_>, window: &mut [Block], out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
+}
+
+#[target_feature(enable = "neon")]
+fn direct_6x1_neon(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
+    let tiles = Tiles {
+        rows: [
+            &[
+                direct_neon::<1, 1>,
+                direct_neon::<2, 1>,
+                direct_neon::<3, 1>,
+                direct_neon::<4, 1>,
+                direct_neon::<5, 1>,
+                direct_neon::<6, 1>,
+            ],
+            &[],
+            &[],
+        ],
+        blocks: 1,
+        tail: tail_neon,
+        finish: epilogue_neon,
+    };
+    direct::run(&tiles, args, pixels, out);
+}
+
+#[target_feature(enable = "neon")]
 pub(crate) fn kernels() -> Kernels {
     Kernels {
         isa: Isa::Neon,
-        probe: ProbeKernel {
-            name: "fma_loop_neon",
-            chains: 6,
-            fma_loop: fma_loop_neon,
-            read_loop: read_loop_neon,
-            copy_loop: copy_loop_neon,
-        },
+        probe: probe_kernel(),
+        direct: ConvKernel { name: "direct_6x1_neon", run: direct_6x1_neon },
     }
 }

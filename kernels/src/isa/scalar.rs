@@ -105,15 +105,18 @@ unsafe impl Simd for Scalar {
 /// The entry points and the table, compiled with the given features.
 macro_rules! scalar_table {
     ($(#[$features:meta])?) => {
+        use core::ops::Range;
+
         use super::Scalar;
         use crate::Block;
-        use crate::epilogue::{self, Rest};
+        use crate::conv::direct::{self, Row, Tiles};
+        use crate::conv::{ConvArgs, ConvKernel};
+        use crate::epilogue::{self, Rest, Tail};
         use crate::isa::{Isa, Kernels, entry_points};
         use crate::probe::{self, ProbeKernel};
 
         entry_points! {
             [$(#[$features])?] Scalar;
-            epilogue_scalar(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) = epilogue::finish;
             // As on AVX2, which the compiler makes of it where the CPU has fma.
             fma_loop_scalar(rounds: usize, state: &mut [Block]) = probe::fma_loop::<_, 6>;
             read_loop_scalar(from: &[Block], sum: &mut Block) = probe::read_loop::<_, 4>;
@@ -121,17 +124,37 @@ macro_rules! scalar_table {
         }
 
         $(#[$features])?
-        pub(crate) fn kernels() -> Kernels {
-            Kernels {
-                isa: Isa::Scalar,
-                probe: ProbeKernel {
-                    name: "fma_loop_scalar",
-                    chains: 6,
-                    fma_loop: fma_loop_scalar,
-                    read_loop: read_loop_scalar,
-                    copy_loop: copy_loop_scalar,
-                },
+        fn probe_kernel() -> ProbeKernel {
+            ProbeKernel {
+                name: "fma_loop_scalar",
+                chains: 6,
+                fma_loop: fma_loop_scalar,
+                read_loop: read_loop_scalar,
+                copy_loop: copy_loop_scalar,
             }
+        }
+
+        entry_points! {
+            [$(#[$features])?] Scalar;
+            epilogue_scalar(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) = epilogue::finish;
+            tail_scalar(
+                tail: &Tail<'_>,
+                plane_and_pixel: (usize, usize),
+                at_and_len: (usize, usize),
+                out: &mut [&mut [Block]],
+            ) = epilogue::tail;
+            direct_scalar[M, N](row: &Row<'_>, window: &mut [Block], out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
+        }
+
+        $(#[$features])?
+        fn direct_2x1_scalar(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
+            let tiles = Tiles { rows: [&[direct_scalar::<1, 1>, direct_scalar::<2, 1>], &[], &[]], blocks: 1, tail: tail_scalar, finish: epilogue_scalar };
+            direct::run(&tiles, args, pixels, out);
+        }
+
+        $(#[$features])?
+        pub(crate) fn kernels() -> Kernels {
+            Kernels { isa: Isa::Scalar, probe: probe_kernel(), direct: ConvKernel { name: "direct_2x1_scalar", run: direct_2x1_scalar } }
         }
     };
 }
