@@ -6,6 +6,7 @@ pub mod graph;
 mod model;
 pub mod optimize;
 pub mod plan;
+pub mod preprocess;
 pub mod run;
 pub mod tensor;
 
