@@ -22,6 +22,7 @@ use crate::conv::ConvKernel;
 use crate::conv::winograd::Winograd;
 use crate::elementwise::{ActivateFn, ActivateInPlaceFn, BinaryFn, ScaleFn};
 use crate::pool::{GlobalPoolFn, PoolFn, SqueezeFn};
+use crate::probe::ProbeKernel;
 
 /// An instruction set that has kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -92,6 +93,8 @@ impl core::error::Error for UnknownIsa {}
 pub struct Kernels {
     /// The instruction set.
     pub isa: Isa,
+    /// What measures the machine.
+    pub probe: ProbeKernel,
     /// Convolution from blocked input.
     pub direct: ConvKernel,
     /// A function of one map.

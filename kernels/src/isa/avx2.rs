@@ -15,6 +15,7 @@ use crate::elementwise::{self, BinaryArgs, ScaleArgs};
 use crate::epilogue::{self, Rest, Tail};
 use crate::isa::{Isa, Kernels, entry_points, kernel};
 use crate::pool::{self, PoolArgs, PoolKind};
+use crate::probe::{self, ProbeKernel};
 use crate::simd::{Simd, simd_ops};
 
 #[derive(Clone, Copy)]
@@ -149,6 +150,10 @@ unsafe impl Simd for Avx2 {
 
 entry_points! {
     [#[target_feature(enable = "avx2,fma")]] Avx2::new();
+    // 12 sums + 2 of the factor + 2 of the addend = 16 of 16 registers.
+    fma_loop_avx2(rounds: usize, state: &mut [Block]) = probe::fma_loop::<_, 6>;
+    read_loop_avx2(from: &[Block], sum: &mut Block) = probe::read_loop::<_, 4>;
+    copy_loop_avx2(from: &[Block], to: &mut [Block]) = probe::copy_loop;
     epilogue_avx2(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) =
         |simd, rest, out, negative| epilogue::finish(simd, activate_in_place_avx2, rest, out, negative);
     activate_in_place_avx2(activation: Activation, data: &mut [Block]) = elementwise::activate_in_place;
@@ -217,6 +222,13 @@ fn winograd_multiply_avx2(product: &Product<'_>, m: &mut [Block]) {
 pub(crate) fn kernels() -> Kernels {
     Kernels {
         isa: Isa::Avx2,
+        probe: ProbeKernel {
+            name: "fma_loop_avx2",
+            chains: 6,
+            fma_loop: fma_loop_avx2,
+            read_loop: read_loop_avx2,
+            copy_loop: copy_loop_avx2,
+        },
         direct: ConvKernel { name: "direct_6x1_avx2", run: direct_6x1_avx2 },
         activate: kernel!(activate_avx2),
         activate_in_place: kernel!(activate_in_place_avx2),

@@ -16,6 +16,7 @@ use crate::elementwise::{self, BinaryArgs, ScaleArgs};
 use crate::epilogue::{self, Rest, Tail};
 use crate::isa::{Isa, Kernels, entry_points, kernel};
 use crate::pool::{self, PoolArgs, PoolKind};
+use crate::probe::{self, ProbeKernel};
 use crate::simd::{Simd, simd_ops};
 
 #[derive(Clone, Copy)]
@@ -76,6 +77,10 @@ unsafe impl Simd for Avx512 {
 
 entry_points! {
     [#[target_feature(enable = "avx512f")]] Avx512::new();
+    // 12 sums + factor + addend = 14 of 32 registers; latency 4, 2 a cycle: 8 are busy.
+    fma_loop_avx512(rounds: usize, state: &mut [Block]) = probe::fma_loop::<_, 12>;
+    read_loop_avx512(from: &[Block], sum: &mut Block) = probe::read_loop::<_, 8>;
+    copy_loop_avx512(from: &[Block], to: &mut [Block]) = probe::copy_loop;
     epilogue_avx512(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) =
         |simd, rest, out, negative| epilogue::finish(simd, activate_in_place_avx512, rest, out, negative);
     activate_in_place_avx512(activation: Activation, data: &mut [Block]) = elementwise::activate_in_place;
@@ -175,6 +180,13 @@ fn winograd_multiply_avx512(product: &Product<'_>, m: &mut [Block]) {
 pub(crate) fn kernels() -> Kernels {
     Kernels {
         isa: Isa::Avx512,
+        probe: ProbeKernel {
+            name: "fma_loop_avx512",
+            chains: 12,
+            fma_loop: fma_loop_avx512,
+            read_loop: read_loop_avx512,
+            copy_loop: copy_loop_avx512,
+        },
         direct: ConvKernel { name: "direct_14x2_avx512", run: direct_14x2_avx512 },
         activate: kernel!(activate_avx512),
         activate_in_place: kernel!(activate_in_place_avx512),

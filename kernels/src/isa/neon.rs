@@ -15,6 +15,7 @@ use crate::elementwise::{self, BinaryArgs, ScaleArgs};
 use crate::epilogue::{self, Rest, Tail};
 use crate::isa::{Isa, Kernels, entry_points, kernel};
 use crate::pool::{self, PoolArgs, PoolKind};
+use crate::probe::{self, ProbeKernel};
 use crate::simd::{Simd, simd_ops};
 
 #[derive(Clone, Copy)]
@@ -153,6 +154,10 @@ unsafe impl Simd for Neon {
 
 entry_points! {
     [#[target_feature(enable = "neon")]] Neon::new();
+    // 24 sums + 4 of the factor + 4 of the addend = 32 of 32 registers; latency 4, up to 4 a cycle: 16 are busy.
+    fma_loop_neon(rounds: usize, state: &mut [Block]) = probe::fma_loop::<_, 6>;
+    read_loop_neon(from: &[Block], sum: &mut Block) = probe::read_loop::<_, 4>;
+    copy_loop_neon(from: &[Block], to: &mut [Block]) = probe::copy_loop;
     epilogue_neon(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) =
         |simd, rest, out, negative| epilogue::finish(simd, activate_in_place_neon, rest, out, negative);
     activate_in_place_neon(activation: Activation, data: &mut [Block]) = elementwise::activate_in_place;
@@ -221,6 +226,13 @@ fn winograd_multiply_neon(product: &Product<'_>, m: &mut [Block]) {
 pub(crate) fn kernels() -> Kernels {
     Kernels {
         isa: Isa::Neon,
+        probe: ProbeKernel {
+            name: "fma_loop_neon",
+            chains: 6,
+            fma_loop: fma_loop_neon,
+            read_loop: read_loop_neon,
+            copy_loop: copy_loop_neon,
+        },
         direct: ConvKernel { name: "direct_6x1_neon", run: direct_6x1_neon },
         activate: kernel!(activate_neon),
         activate_in_place: kernel!(activate_in_place_neon),

@@ -144,9 +144,14 @@ macro_rules! scalar_table {
         use crate::conv::winograd::output::Output;
         use crate::conv::winograd::{self, winograd_kernels};
         use crate::pool::{PoolArgs, PoolKind, self};
+        use crate::probe::{self, ProbeKernel};
 
         entry_points! {
             [$(#[$features])?] Scalar;
+            // As on AVX2, which the compiler makes of it where the CPU has fma.
+            fma_loop_scalar(rounds: usize, state: &mut [Block]) = probe::fma_loop::<_, 6>;
+            read_loop_scalar(from: &[Block], sum: &mut Block) = probe::read_loop::<_, 4>;
+            copy_loop_scalar(from: &[Block], to: &mut [Block]) = probe::copy_loop;
             epilogue_scalar(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) =
                 |simd, rest, out, negative| epilogue::finish(simd, activate_in_place_scalar, rest, out, negative);
             activate_in_place_scalar(activation: Activation, data: &mut [Block]) =
@@ -203,6 +208,13 @@ macro_rules! scalar_table {
         pub(crate) fn kernels() -> Kernels {
             Kernels {
                 isa: Isa::Scalar,
+                probe: ProbeKernel {
+                    name: "fma_loop_scalar",
+                    chains: 6,
+                    fma_loop: fma_loop_scalar,
+                    read_loop: read_loop_scalar,
+                    copy_loop: copy_loop_scalar,
+                },
                 direct: ConvKernel { name: "direct_2x1_scalar", run: direct_2x1_scalar },
                 activate: kernel!(activate_scalar),
                 activate_in_place: kernel!(activate_in_place_scalar),
