@@ -2,10 +2,13 @@
 //!
 //! `onnx` writes a graph, the passes of `optimize` rewrite it, `plan` turns it into steps.
 
+pub mod check;
 pub mod op;
+pub mod shape;
 
 use std::sync::Arc;
 
+use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 pub use op::{BinaryOp, Conv, MaxMinOrder, Op, Pads, Pool, PoolKind};
 
@@ -83,9 +86,127 @@ impl Graph {
         ValueId(self.values.len() - 1)
     }
 
+    /// Appends a node and returns its output, a new value of the same name whose shape follows from the operator.
+    ///
+    /// # Errors
+    /// Where the operands do not fit the operator.
+    pub fn add_node(&mut self, name: impl Into<String>, op: Op, inputs: Vec<ValueId>) -> Result<ValueId> {
+        self.insert_node(self.nodes.len(), name, op, inputs)
+    }
+
+    /// As [`Graph::add_node`], before the node that is now at `position`; the inputs must be known there.
+    ///
+    /// # Errors
+    /// Where the operands do not fit the operator.
+    pub fn insert_node(
+        &mut self,
+        position: usize,
+        name: impl Into<String>,
+        op: Op,
+        inputs: Vec<ValueId>,
+    ) -> Result<ValueId> {
+        let name = name.into();
+        let shapes: Vec<&[usize]> = inputs.iter().map(|&id| self.shape(id)).collect();
+        let shape = shape::infer(&op, &shapes).map_err(|reason| Error::Node {
+            op: op.name().to_owned(),
+            node: name.clone(),
+            reason,
+        })?;
+        let output = self.add_value(name.clone(), shape, op.output_dtype());
+        self.nodes.insert(position, Node { name, op, inputs, output });
+        Ok(output)
+    }
+
+    /// The position of the node that writes a value; none for inputs and constants.
+    pub fn producer(&self, id: ValueId) -> Option<usize> {
+        self.nodes.iter().position(|node| node.output == id)
+    }
+
     /// How many nodes read a value; a graph output counts as one more.
     pub fn uses(&self, id: ValueId) -> usize {
         let reads = self.nodes.iter().flat_map(|node| &node.inputs).filter(|&&input| input == id).count();
         reads + self.outputs.iter().filter(|&&output| output == id).count()
+    }
+
+    /// Lets everything that reads `old` read `new` instead, and tells whether `old` is unused now.
+    ///
+    /// A graph output keeps its name: where `old` is one, `new` becomes the output and takes the name over, and `old` gets
+    /// the name of `new`. Where that cannot be, because `new` is an input, a constant or another output, `old` stays.
+    pub fn replace_uses(&mut self, old: ValueId, new: ValueId) -> bool {
+        for input in self.nodes.iter_mut().flat_map(|node| &mut node.inputs) {
+            if *input == old {
+                *input = new;
+            }
+        }
+        if !self.outputs.contains(&old) {
+            return true;
+        }
+        if old == new || self.outputs.contains(&new) || self.producer(new).is_none() {
+            return false;
+        }
+        for output in self.outputs.iter_mut().filter(|output| **output == old) {
+            *output = new;
+        }
+        let name = std::mem::take(&mut self.values[old.0].name);
+        self.values[old.0].name = std::mem::replace(&mut self.values[new.0].name, name);
+        true
+    }
+
+    /// Removes the nodes that no output depends on, and the elements of constants that no node reads then.
+    /// Values keep their indices.
+    pub fn remove_unused(&mut self) {
+        let mut used = vec![false; self.values.len()];
+        for output in &self.outputs {
+            used[output.0] = true;
+        }
+        // Last to first: a node's reader comes after it.
+        let mut keep: Vec<bool> = Vec::with_capacity(self.nodes.len());
+        for node in self.nodes.iter().rev() {
+            let kept = used[node.output.0];
+            if kept {
+                for input in &node.inputs {
+                    used[input.0] = true;
+                }
+            }
+            keep.push(kept);
+        }
+        self.nodes.retain(|_| keep.pop().unwrap_or(true));
+        for (value, used) in self.values.iter_mut().zip(used) {
+            if !used {
+                value.constant = None;
+            }
+        }
+    }
+
+    /// Multiply-accumulates of all convolutions and dense layers of one run.
+    pub fn macs(&self) -> u64 {
+        self.nodes.iter().map(|node| self.node_macs(node)).fold(0, u64::saturating_add)
+    }
+
+    /// Multiply-accumulates of one node: zero for all but convolutions and dense layers.
+    pub fn node_macs(&self, node: &Node) -> u64 {
+        let product = |dims: &[usize]| dims.iter().fold(1u64, |n, &d| n.saturating_mul(d as u64));
+        match node.op {
+            // Weights are [O, ...]: all but the first dimension are one output's products.
+            Op::Conv(_) | Op::Dense { .. } => {
+                let products = self.shape(node.inputs[1]).get(1..).unwrap_or_default();
+                product(self.shape(node.output)).saturating_mul(product(products))
+            }
+            _ => 0,
+        }
+    }
+
+    /// Elements of all constants that nodes read, each counted once.
+    pub fn parameters(&self) -> u64 {
+        let mut counted = vec![false; self.values.len()];
+        let mut sum = 0;
+        for input in self.nodes.iter().flat_map(|node| &node.inputs) {
+            if let Some(constant) = &self.values[input.0].constant
+                && !std::mem::replace(&mut counted[input.0], true)
+            {
+                sum += constant.len() as u64;
+            }
+        }
+        sum
     }
 }

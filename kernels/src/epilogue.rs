@@ -8,6 +8,7 @@ use core::ops::Range;
 
 use crate::Block;
 use crate::activation::Activation;
+use crate::elementwise::ActivateInPlaceFn;
 use crate::simd::Simd;
 
 /// `after(before(sum + bias) + residual)`.
@@ -52,17 +53,17 @@ impl<'a> Epilogue<'a> {
     }
 }
 
+/// Bounds, and what is added after them: -0.0 changes nothing, +0.0 makes +0.0 of -0.0.
+pub(crate) const NO_CLAMP: (f32, f32, f32) = (f32::NEG_INFINITY, f32::INFINITY, -0.0);
+
 impl Activation {
-    #[inline(always)]
-    pub(crate) fn apply<S: Simd>(self, simd: S, v: S::Vector) -> S::Vector {
+    /// The activation as `clamp(x, low, high) + zero`, if it is one.
+    pub(crate) fn as_clamp(self) -> Option<(f32, f32, f32)> {
         match self {
-            Activation::Relu => simd.relu(v),
-            Activation::Clip { low, high } => simd.clamp(v, simd.splat(low), simd.splat(high)),
-            Activation::HardSwish => {
-                let gate = simd.mul_add(v, simd.splat(1.0 / 6.0), simd.splat(0.5));
-                simd.mul(v, simd.clamp(gate, simd.splat(0.0), simd.splat(1.0)))
-            }
-            _ => v,
+            Activation::Identity => Some(NO_CLAMP),
+            Activation::Relu => Some((0.0, f32::INFINITY, 0.0)),
+            Activation::Clip { low, high } => Some((low, high, -0.0)),
+            _ => None,
         }
     }
 }
@@ -190,31 +191,28 @@ impl<'a> Epilogue<'a> {
     }
 }
 
-/// The algorithm behind every [`Finish`].
+/// The algorithm behind every [`Finish`]; `activate` is of the same instruction set.
 #[inline(always)]
-pub(crate) fn finish<S: Simd>(simd: S, rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) {
-    match rest.residual {
-        Some(residual) => {
-            assert_eq!(residual.len(), out.len());
-            for (out, residual) in out.iter_mut().zip(residual) {
-                let v = rest.before.apply(simd, simd.load(out));
-                simd.store(out, simd.add(v, simd.load(residual)));
-            }
+pub(crate) fn finish<S: Simd>(
+    simd: S,
+    activate: ActivateInPlaceFn,
+    rest: &Rest<'_>,
+    out: &mut [Block],
+    negative: Option<&mut [Block]>,
+) {
+    activate(rest.before, out);
+    if let Some(residual) = rest.residual {
+        assert_eq!(residual.len(), out.len());
+        for (out, residual) in out.iter_mut().zip(residual) {
+            simd.store(out, simd.add(simd.load(out), simd.load(residual)));
         }
-        None if rest.before != Activation::Identity => {
-            for out in out.iter_mut() {
-                simd.store(out, rest.before.apply(simd, simd.load(out)));
-            }
-        }
-        None => {}
     }
     if let Some(negative) = negative {
         assert_eq!(negative.len(), out.len());
         for (negative, out) in negative.iter_mut().zip(&*out) {
-            simd.store(negative, rest.after.apply(simd, simd.neg(simd.load(out))));
+            simd.store(negative, simd.neg(simd.load(out)));
         }
+        activate(rest.after, negative);
     }
-    for out in out {
-        simd.store(out, rest.after.apply(simd, simd.load(out)));
-    }
+    activate(rest.after, out);
 }

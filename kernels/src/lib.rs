@@ -13,8 +13,11 @@
 
 pub mod activation;
 pub mod conv;
+pub mod elementwise;
 pub mod epilogue;
 pub mod isa;
+pub(crate) mod math;
+pub mod pool;
 pub mod simd;
 
 /// Channels in a block.

@@ -50,10 +50,14 @@ pub unsafe trait Simd: Copy {
     /// Per lane: `yes` where `a > b`, `no` elsewhere (also where either is NaN).
     fn select_gt(self, a: Self::Vector, b: Self::Vector, yes: Self::Vector, no: Self::Vector)
     -> Self::Vector;
+    /// The magnitude of `a` with the sign of `b`.
+    fn copysign(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// Rounds to the nearest integer, ties to even.
     fn round(self, a: Self::Vector) -> Self::Vector;
     /// 2 to the power `n`, for integral `n` in -126..=127; other values give an unspecified finite number.
     fn exp2_int(self, n: Self::Vector) -> Self::Vector;
+    /// `a * 2^n`, rounded once, for `a` in 0.5..2.0 and integral `n` in -200..=200; a NaN in `a` stays.
+    fn scale_exp2(self, a: Self::Vector, n: Self::Vector) -> Self::Vector;
     /// The exponent field of a positive normal number, unbiased, as a float: `floor(log2(a))`.
     fn exponent(self, a: Self::Vector) -> Self::Vector;
     /// A positive normal number scaled into 1.0..2.0 by a power of two.

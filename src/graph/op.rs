@@ -2,6 +2,8 @@
 
 use sinew_kernels::activation::Activation;
 
+use crate::tensor::DType;
+
 /// What a node computes. Each operator names its inputs in order.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
@@ -49,8 +51,11 @@ pub enum Op {
         /// Input dimension of each output dimension.
         permutation: Vec<usize>,
     },
-    /// The same elements with the output value's shape. Input: x.
-    Reshape,
+    /// The same elements in another shape. Input: x.
+    Reshape {
+        /// The extent of each dimension; their product stays.
+        shape: Vec<usize>,
+    },
     /// Adds constant borders. Input: x.
     Pad {
         /// Elements added before and after, per dimension.
@@ -64,6 +69,8 @@ pub enum Op {
         start: Vec<usize>,
         /// Distance per dimension, at least 1.
         step: Vec<usize>,
+        /// Elements taken per dimension, at least 1.
+        size: Vec<usize>,
     },
     /// Nearest-neighbour enlargement of `[N, C, H, W]` by whole factors. Input: x.
     UpsampleNearest {
@@ -179,6 +186,14 @@ pub enum MaxMinOrder {
 }
 
 impl Op {
+    /// The type of the output's elements.
+    pub fn output_dtype(&self) -> DType {
+        match self {
+            Op::ArgMax { .. } => DType::I64,
+            _ => DType::F32,
+        }
+    }
+
     /// A short name for messages and listings: the ONNX operator where there is one.
     pub fn name(&self) -> &'static str {
         match self {
@@ -221,7 +236,7 @@ impl Op {
             Op::Concat { .. } => "Concat",
             Op::MaxMin { .. } => "MaxMin",
             Op::Transpose { .. } => "Transpose",
-            Op::Reshape => "Reshape",
+            Op::Reshape { .. } => "Reshape",
             Op::Pad { .. } => "Pad",
             Op::Slice { .. } => "Slice",
             Op::UpsampleNearest { .. } => "UpsampleNearest",

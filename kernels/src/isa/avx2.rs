@@ -4,14 +4,17 @@ use core::arch::x86_64::*;
 use core::ops::Range;
 
 use crate::Block;
+use crate::activation::Activation;
 use crate::conv::direct::{self, Row, Tiles};
 use crate::conv::winograd::input::Batch;
 use crate::conv::winograd::multiply::{Column, Product, registers};
 use crate::conv::winograd::output::Output;
 use crate::conv::winograd::{self, winograd_kernels};
 use crate::conv::{ConvArgs, ConvKernel};
+use crate::elementwise::{self, BinaryArgs, ScaleArgs};
 use crate::epilogue::{self, Rest, Tail};
-use crate::isa::{Isa, Kernels, entry_points};
+use crate::isa::{Isa, Kernels, entry_points, kernel};
+use crate::pool::{self, PoolArgs, PoolKind};
 use crate::simd::{Simd, simd_ops};
 
 #[derive(Clone, Copy)]
@@ -42,6 +45,27 @@ fn exp2_int(n: __m256) -> __m256 {
         _mm256_cvtps_epi32(n),
         _mm256_set1_epi32(127),
     )))
+}
+
+/// In two steps: the first is exact, the second rounds.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn scale_exp2(a: __m256, n: __m256) -> __m256 {
+    let n = _mm256_cvtps_epi32(n);
+    let low = _mm256_srai_epi32::<1>(n);
+    let high = _mm256_sub_epi32(n, low);
+    let bias = _mm256_set1_epi32(127);
+    let low = _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(low, bias)));
+    let high = _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(high, bias)));
+    _mm256_mul_ps(_mm256_mul_ps(a, low), high)
+}
+
+/// The bits of `a` but for the sign.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn copysign(a: __m256, b: __m256) -> __m256 {
+    let sign = _mm256_castsi256_ps(_mm256_set1_epi32(SIGN));
+    _mm256_or_ps(_mm256_andnot_ps(sign, a), _mm256_and_ps(sign, b))
 }
 
 #[inline]
@@ -109,11 +133,13 @@ unsafe impl Simd for Avx2 {
             _mm256_blendv_ps(no[0], yes[0], _mm256_cmp_ps::<_CMP_GT_OQ>(a[0], b[0])),
             _mm256_blendv_ps(no[1], yes[1], _mm256_cmp_ps::<_CMP_GT_OQ>(a[1], b[1])),
         ];
+        copysign(a: Pair, b: Pair) -> Pair = [copysign(a[0], b[0]), copysign(a[1], b[1])];
         round(a: Pair) -> Pair = [
             _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a[0]),
             _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a[1]),
         ];
         exp2_int(n: Pair) -> Pair = [exp2_int(n[0]), exp2_int(n[1])];
+        scale_exp2(a: Pair, n: Pair) -> Pair = [scale_exp2(a[0], n[0]), scale_exp2(a[1], n[1])];
         exponent(a: Pair) -> Pair = [exponent(a[0]), exponent(a[1])];
         mantissa(a: Pair) -> Pair = [mantissa(a[0]), mantissa(a[1])];
         canonical_nan(a: Pair) -> Pair = [canonical_nan(a[0]), canonical_nan(a[1])];
@@ -123,7 +149,20 @@ unsafe impl Simd for Avx2 {
 
 entry_points! {
     [#[target_feature(enable = "avx2,fma")]] Avx2::new();
-    epilogue_avx2(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) = epilogue::finish;
+    epilogue_avx2(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) =
+        |simd, rest, out, negative| epilogue::finish(simd, activate_in_place_avx2, rest, out, negative);
+    activate_in_place_avx2(activation: Activation, data: &mut [Block]) = elementwise::activate_in_place;
+    activate_avx2(activation: Activation, input: &[Block], out: &mut [Block]) = |simd, activation, input, out| {
+        elementwise::activate(simd, activate_in_place_avx2, activation, input, out)
+    };
+    binary_avx2(args: &BinaryArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
+        |simd, args, pixels, out| elementwise::binary(simd, activate_in_place_avx2, args, pixels, out);
+    scale_avx2(args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
+        |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_avx2, args, pixels, out);
+    pool_avx2(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::pool;
+    maxmin_pool_avx2(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::maxmin_pool;
+    global_pool_avx2(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
+    squeeze_avx2(width: usize, rows: &[Block], sum: &mut Block) = pool::squeeze;
     tail_avx2(
         tail: &Tail<'_>,
         plane_and_pixel: (usize, usize),
@@ -179,8 +218,16 @@ pub(crate) fn kernels() -> Kernels {
     Kernels {
         isa: Isa::Avx2,
         direct: ConvKernel { name: "direct_6x1_avx2", run: direct_6x1_avx2 },
+        activate: kernel!(activate_avx2),
+        activate_in_place: kernel!(activate_in_place_avx2),
+        binary: kernel!(binary_avx2),
+        scale: kernel!(scale_avx2),
         winograd: winograd_kernels!(avx2:
             winograd_input_avx2, winograd_weights_avx2, winograd_multiply_avx2, winograd_output_avx2,
             epilogue_avx2),
+        pool: kernel!(pool_avx2),
+        maxmin_pool: kernel!(maxmin_pool_avx2),
+        global_pool: kernel!(global_pool_avx2),
+        squeeze: kernel!(squeeze_avx2),
     }
 }

@@ -5,14 +5,17 @@ use core::arch::x86_64::*;
 use core::ops::Range;
 
 use crate::Block;
+use crate::activation::Activation;
 use crate::conv::direct::{self, Row, Tiles};
 use crate::conv::winograd::input::Batch;
 use crate::conv::winograd::multiply::{Column, Product, registers};
 use crate::conv::winograd::output::Output;
 use crate::conv::winograd::{self, winograd_kernels};
 use crate::conv::{ConvArgs, ConvKernel};
+use crate::elementwise::{self, BinaryArgs, ScaleArgs};
 use crate::epilogue::{self, Rest, Tail};
-use crate::isa::{Isa, Kernels, entry_points};
+use crate::isa::{Isa, Kernels, entry_points, kernel};
+use crate::pool::{self, PoolArgs, PoolKind};
 use crate::simd::{Simd, simd_ops};
 
 #[derive(Clone, Copy)]
@@ -53,10 +56,14 @@ unsafe impl Simd for Avx512 {
         clamp(a: __m512, low: __m512, high: __m512) -> __m512 = _mm512_min_ps(high, _mm512_max_ps(low, a));
         select_gt(a: __m512, b: __m512, yes: __m512, no: __m512) -> __m512 =
             _mm512_mask_mov_ps(no, _mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b), yes);
+        // Bit by bit: `b` where the sign mask is set, `a` elsewhere.
+        copysign(a: __m512, b: __m512) -> __m512 = _mm512_castsi512_ps(_mm512_ternarylogic_epi32::<0xca>(
+            _mm512_set1_epi32(SIGN), _mm512_castps_si512(b), _mm512_castps_si512(a)));
         round(a: __m512) -> __m512 =
             _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a);
         exp2_int(n: __m512) -> __m512 = _mm512_castsi512_ps(_mm512_slli_epi32::<23>(
             _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127))));
+        scale_exp2(a: __m512, n: __m512) -> __m512 = _mm512_scalef_ps(a, n);
         exponent(a: __m512) -> __m512 = _mm512_cvtepi32_ps(_mm512_sub_epi32(
             _mm512_srli_epi32::<23>(_mm512_castps_si512(a)), _mm512_set1_epi32(127)));
         mantissa(a: __m512) -> __m512 = _mm512_castsi512_ps(_mm512_or_epi32(
@@ -69,7 +76,20 @@ unsafe impl Simd for Avx512 {
 
 entry_points! {
     [#[target_feature(enable = "avx512f")]] Avx512::new();
-    epilogue_avx512(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) = epilogue::finish;
+    epilogue_avx512(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) =
+        |simd, rest, out, negative| epilogue::finish(simd, activate_in_place_avx512, rest, out, negative);
+    activate_in_place_avx512(activation: Activation, data: &mut [Block]) = elementwise::activate_in_place;
+    activate_avx512(activation: Activation, input: &[Block], out: &mut [Block]) = |simd, activation, input, out| {
+        elementwise::activate(simd, activate_in_place_avx512, activation, input, out)
+    };
+    binary_avx512(args: &BinaryArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
+        |simd, args, pixels, out| elementwise::binary(simd, activate_in_place_avx512, args, pixels, out);
+    scale_avx512(args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
+        |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_avx512, args, pixels, out);
+    pool_avx512(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::pool;
+    maxmin_pool_avx512(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::maxmin_pool;
+    global_pool_avx512(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
+    squeeze_avx512(width: usize, rows: &[Block], sum: &mut Block) = pool::squeeze;
     tail_avx512(
         tail: &Tail<'_>,
         plane_and_pixel: (usize, usize),
@@ -156,8 +176,16 @@ pub(crate) fn kernels() -> Kernels {
     Kernels {
         isa: Isa::Avx512,
         direct: ConvKernel { name: "direct_14x2_avx512", run: direct_14x2_avx512 },
+        activate: kernel!(activate_avx512),
+        activate_in_place: kernel!(activate_in_place_avx512),
+        binary: kernel!(binary_avx512),
+        scale: kernel!(scale_avx512),
         winograd: winograd_kernels!(avx512:
             winograd_input_avx512, winograd_weights_avx512, winograd_multiply_avx512, winograd_output_avx512,
             epilogue_avx512),
+        pool: kernel!(pool_avx512),
+        maxmin_pool: kernel!(maxmin_pool_avx512),
+        global_pool: kernel!(global_pool_avx512),
+        squeeze: kernel!(squeeze_avx512),
     }
 }

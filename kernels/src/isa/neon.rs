@@ -4,14 +4,17 @@ use core::arch::aarch64::*;
 use core::ops::Range;
 
 use crate::Block;
+use crate::activation::Activation;
 use crate::conv::direct::{self, Row, Tiles};
 use crate::conv::winograd::input::Batch;
 use crate::conv::winograd::multiply::{Column, Product, registers};
 use crate::conv::winograd::output::Output;
 use crate::conv::winograd::{self, winograd_kernels};
 use crate::conv::{ConvArgs, ConvKernel};
+use crate::elementwise::{self, BinaryArgs, ScaleArgs};
 use crate::epilogue::{self, Rest, Tail};
-use crate::isa::{Isa, Kernels, entry_points};
+use crate::isa::{Isa, Kernels, entry_points, kernel};
+use crate::pool::{self, PoolArgs, PoolKind};
 use crate::simd::{Simd, simd_ops};
 
 #[derive(Clone, Copy)]
@@ -44,6 +47,25 @@ fn clamp(a: float32x4_t, low: float32x4_t, high: float32x4_t) -> float32x4_t {
 #[target_feature(enable = "neon")]
 fn exp2_int(n: float32x4_t) -> float32x4_t {
     vreinterpretq_f32_s32(vshlq_n_s32::<23>(vaddq_s32(vcvtnq_s32_f32(n), vdupq_n_s32(127))))
+}
+
+/// In two steps: the first is exact, the second rounds.
+#[inline]
+#[target_feature(enable = "neon")]
+fn scale_exp2(a: float32x4_t, n: float32x4_t) -> float32x4_t {
+    let n = vcvtnq_s32_f32(n);
+    let low = vshrq_n_s32::<1>(n);
+    let high = vsubq_s32(n, low);
+    let bias = vdupq_n_s32(127);
+    let low = vreinterpretq_f32_s32(vshlq_n_s32::<23>(vaddq_s32(low, bias)));
+    let high = vreinterpretq_f32_s32(vshlq_n_s32::<23>(vaddq_s32(high, bias)));
+    vmulq_f32(vmulq_f32(a, low), high)
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn copysign(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+    vbslq_f32(vdupq_n_u32(0x8000_0000), b, a)
 }
 
 #[inline]
@@ -113,8 +135,13 @@ unsafe impl Simd for Neon {
             select_gt(a[0], b[0], yes[0], no[0]), select_gt(a[1], b[1], yes[1], no[1]),
             select_gt(a[2], b[2], yes[2], no[2]), select_gt(a[3], b[3], yes[3], no[3]),
         ];
+        copysign(a: Quad, b: Quad) -> Quad =
+            [copysign(a[0], b[0]), copysign(a[1], b[1]), copysign(a[2], b[2]), copysign(a[3], b[3])];
         round(a: Quad) -> Quad = [vrndnq_f32(a[0]), vrndnq_f32(a[1]), vrndnq_f32(a[2]), vrndnq_f32(a[3])];
         exp2_int(n: Quad) -> Quad = [exp2_int(n[0]), exp2_int(n[1]), exp2_int(n[2]), exp2_int(n[3])];
+        scale_exp2(a: Quad, n: Quad) -> Quad = [
+            scale_exp2(a[0], n[0]), scale_exp2(a[1], n[1]), scale_exp2(a[2], n[2]), scale_exp2(a[3], n[3]),
+        ];
         exponent(a: Quad) -> Quad = [exponent(a[0]), exponent(a[1]), exponent(a[2]), exponent(a[3])];
         mantissa(a: Quad) -> Quad = [mantissa(a[0]), mantissa(a[1]), mantissa(a[2]), mantissa(a[3])];
         canonical_nan(a: Quad) -> Quad =
@@ -126,7 +153,20 @@ unsafe impl Simd for Neon {
 
 entry_points! {
     [#[target_feature(enable = "neon")]] Neon::new();
-    epilogue_neon(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) = epilogue::finish;
+    epilogue_neon(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) =
+        |simd, rest, out, negative| epilogue::finish(simd, activate_in_place_neon, rest, out, negative);
+    activate_in_place_neon(activation: Activation, data: &mut [Block]) = elementwise::activate_in_place;
+    activate_neon(activation: Activation, input: &[Block], out: &mut [Block]) = |simd, activation, input, out| {
+        elementwise::activate(simd, activate_in_place_neon, activation, input, out)
+    };
+    binary_neon(args: &BinaryArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
+        |simd, args, pixels, out| elementwise::binary(simd, activate_in_place_neon, args, pixels, out);
+    scale_neon(args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
+        |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_neon, args, pixels, out);
+    pool_neon(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::pool;
+    maxmin_pool_neon(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::maxmin_pool;
+    global_pool_neon(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
+    squeeze_neon(width: usize, rows: &[Block], sum: &mut Block) = pool::squeeze;
     tail_neon(
         tail: &Tail<'_>,
         plane_and_pixel: (usize, usize),
@@ -182,8 +222,16 @@ pub(crate) fn kernels() -> Kernels {
     Kernels {
         isa: Isa::Neon,
         direct: ConvKernel { name: "direct_6x1_neon", run: direct_6x1_neon },
+        activate: kernel!(activate_neon),
+        activate_in_place: kernel!(activate_in_place_neon),
+        binary: kernel!(binary_neon),
+        scale: kernel!(scale_neon),
         winograd: winograd_kernels!(neon:
             winograd_input_neon, winograd_weights_neon, winograd_multiply_neon, winograd_output_neon,
             epilogue_neon),
+        pool: kernel!(pool_neon),
+        maxmin_pool: kernel!(maxmin_pool_neon),
+        global_pool: kernel!(global_pool_neon),
+        squeeze: kernel!(squeeze_neon),
     }
 }
