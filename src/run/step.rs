@@ -6,12 +6,12 @@ use sinew_kernels::activation::Activation;
 use sinew_kernels::conv::{ConvArgs, ConvGeometry};
 use sinew_kernels::epilogue::Epilogue;
 use sinew_kernels::isa::Kernels;
-use sinew_kernels::{Block, LANES, elementwise};
+use sinew_kernels::{Block, LANES, elementwise, pool};
 
 use super::borrow::views;
 use super::parallel::{Cut, for_each_part};
 use super::{Input, Output};
-use crate::graph::BinaryOp;
+use crate::graph::{BinaryOp, Pool, PoolKind};
 use crate::plan::step::{
     ConvWork, MAX_RANK, Operand, Place, Plain, PlainConvWork, PlainPlace, Step, Strided, View, Work,
 };
@@ -77,13 +77,13 @@ impl Run<'_, '_, '_> {
             }
             Work::Conv(conv) => self.conv(step, conv),
             Work::PlainConv(conv) => unimplemented!(),
-            Work::Pool { pool, input, output } => unimplemented!(),
-            Work::GlobalPool { kind, input, output } => unimplemented!(),
+            Work::Pool { pool, input, output } => self.pool(step, pool, input, output),
+            Work::GlobalPool { kind, input, output } => self.global_pool(*kind, input, output),
             Work::Unary { function, input, output } => self.unary(step, *function, input, output),
             Work::Binary { op, swapped, a, b, output } => self.binary(step, (*op, *swapped), a, b, output),
             Work::Affine { input, output, scale, shift } => self.affine(step, input, output, scale, shift),
             Work::PRelu { input, output, slope } => self.prelu(step, input, output, slope),
-            Work::MaxMin { input, positive, negative } => unimplemented!(),
+            Work::MaxMin { input, positive, negative } => self.max_min(input, positive, negative),
             Work::Softmax { input, output } => unimplemented!(),
             Work::Lrn { input, output, .. } => unimplemented!(),
             Work::ArgMax { from, output, extents } => unimplemented!(),
@@ -371,6 +371,74 @@ impl Run<'_, '_, '_> {
                 };
                 (kernels.binary.run)(&args, part.pixels, out);
             });
+        }
+    }
+
+    // ---- windows and planes ----
+
+    fn pool(&mut self, step: &Step, pool: &Pool, input: &View, output: &View) {
+        let kernels = self.kernels;
+        let geometry = ConvGeometry {
+            in_height: input.layout.height,
+            in_width: input.layout.width,
+            out_height: output.layout.height,
+            out_width: output.layout.width,
+            kernel: pool.kernel,
+            stride: pool.stride,
+            dilation: pool.dilation,
+            pad_top: pool.pads.top,
+            pad_left: pool.pads.left,
+        };
+        let kind = match pool.kind {
+            PoolKind::Max => pool::PoolKind::Max,
+            PoolKind::Average if pool.count_include_pad => {
+                pool::PoolKind::AverageWithBorder { pad_bottom: pool.pads.bottom, pad_right: pool.pads.right }
+            }
+            PoolKind::Average => pool::PoolKind::Average,
+        };
+        let in_plane = geometry.in_pixels();
+        for index in 0..output.layout.batch {
+            let ([x], [out]) = open(self.plan, self.arena, index, [Some(input)], [image(self.plan, output, index)]);
+            for_each_part(step.cut, out, geometry.out_pixels(), &mut [], &|part, out, _| {
+                let input = &x[part.first_block * in_plane..][..out.len() * in_plane];
+                (kernels.pool.run)(&pool::PoolArgs { geometry, kind, input }, part.pixels, out);
+            });
+        }
+    }
+
+    fn global_pool(&mut self, kind: PoolKind, input: &View, output: &View) {
+        let kind = match kind {
+            PoolKind::Max => pool::PoolKind::Max,
+            PoolKind::Average => pool::PoolKind::Average,
+        };
+        for index in 0..output.layout.batch {
+            let ([x], [out]) = open(self.plan, self.arena, index, [Some(input)], [image(self.plan, output, index)]);
+            (self.kernels.global_pool.run)(kind, input.layout.width, x, out);
+        }
+    }
+
+    /// A MaxMin is the MaxMin of windows of one pixel.
+    fn max_min(&mut self, input: &View, positive: &View, negative: &View) {
+        let pixels = input.layout.pixels();
+        let geometry = ConvGeometry {
+            in_height: 1,
+            in_width: pixels,
+            out_height: 1,
+            out_width: pixels,
+            kernel: [1, 1],
+            stride: [1, 1],
+            dilation: [1, 1],
+            pad_top: 0,
+            pad_left: 0,
+        };
+        for index in 0..input.layout.batch {
+            let writes = [image(self.plan, positive, index), image(self.plan, negative, index)];
+            let ([x], [positive, negative]) = open(self.plan, self.arena, index, [Some(input)], writes);
+            let halves = positive.chunks_mut(pixels).zip(negative.chunks_mut(pixels));
+            for (input, (positive, negative)) in x.chunks(pixels).zip(halves) {
+                let args = pool::PoolArgs { geometry, kind: pool::PoolKind::Max, input };
+                (self.kernels.maxmin_pool.run)(&args, 0..pixels, &mut [positive, negative]);
+            }
         }
     }
 
