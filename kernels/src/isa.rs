@@ -19,6 +19,7 @@ use core::fmt;
 use core::str::FromStr;
 
 use crate::conv::ConvKernel;
+use crate::conv::grouped::GroupedFn;
 use crate::conv::winograd::Winograd;
 use crate::elementwise::{ActivateFn, ActivateInPlaceFn, BinaryFn, ScaleFn};
 use crate::pool::{GlobalPoolFn, PoolFn, SqueezeFn};
@@ -97,6 +98,8 @@ pub struct Kernels {
     pub probe: ProbeKernel,
     /// Convolution from blocked input.
     pub direct: ConvKernel,
+    /// Convolution with groups that are no whole blocks.
+    pub grouped: Kernel<GroupedFn>,
     /// A function of one map.
     pub activate: Kernel<ActivateFn>,
     /// A function of one map, in place.

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use sinew_kernels::activation::Activation;
-use sinew_kernels::conv::{ConvArgs, ConvGeometry};
+use sinew_kernels::conv::{ConvArgs, ConvGeometry, grouped, im2col};
 use sinew_kernels::epilogue::Epilogue;
 use sinew_kernels::isa::Kernels;
 use sinew_kernels::{Block, LANES, elementwise, pool};
@@ -232,6 +232,9 @@ impl Run<'_, '_, '_> {
     fn conv(&mut self, step: &Step, conv: &ConvWork) {
         let (plan, kernels) = (self.plan, self.kernels);
         let out_plane = conv.output.layout.pixels();
+        if conv.algorithm == Algorithm::Grouped {
+            return self.grouped(step, conv);
+        }
         let in_blocks = conv.lanes.len();
         let out_blocks = conv.output.layout.blocks() / conv.groups;
         let weights = &plan.weights[conv.weights.clone()];
@@ -256,26 +259,48 @@ impl Run<'_, '_, '_> {
                 let first = group * out_blocks;
                 for_each_part(step.cut, output, out_plane, scratch, &|part, out, scratch| {
                     let block = first + part.first_block;
-                    let epilogue = Epilogue {
-                        bias: &bias[block..],
-                        before: conv.before,
-                        residual: conv.residual.as_ref().map(|_| &residual[block * out_plane..]),
-                        after: conv.after,
-                        max_min: false,
-                    };
                     let args = ConvArgs {
                         geometry: conv.geometry,
                         lanes: &conv.lanes,
                         input: &input[group * in_group..][..in_group],
                         weights: &weights[block * conv.weights_per_block..],
-                        epilogue,
+                        epilogue: epilogue(conv, bias, residual, block, out_plane),
                     };
                     match winograd {
                         Some((kernel, form)) => kernel.run(form, &args, part.pixels, out, scratch),
+                        None if conv.algorithm == Algorithm::Im2col => {
+                            im2col::run(kernels, &args, part.pixels, out, scratch);
+                        }
                         None => (kernels.direct.run)(&args, part.pixels, out),
                     }
                 });
             }
+        }
+    }
+
+    /// Groups that are no whole blocks: one call for all of them.
+    fn grouped(&mut self, step: &Step, conv: &ConvWork) {
+        let (plan, kernels) = (self.plan, self.kernels);
+        let plane = conv.output.layout.pixels();
+        let (weights, bias) = (&plan.weights[conv.weights.clone()], &plan.weights[conv.bias.clone()]);
+        let scratch = self.scratch(step);
+        for index in 0..conv.output.layout.batch {
+            let reads = [Some(&conv.input), conv.residual.as_ref()];
+            let writes = [image(plan, &conv.output, index), scratch.clone()];
+            let ([input, residual], [output, scratch]) = open(plan, self.arena, index, reads, writes);
+            for_each_part(step.cut, output, plane, scratch, &|part, out, scratch| {
+                let block = part.first_block;
+                let args = grouped::GroupedArgs {
+                    geometry: conv.geometry,
+                    channels: conv.group_channels,
+                    groups: conv.groups,
+                    input,
+                    first_block: block,
+                    weights: &weights[block * conv.weights_per_block..],
+                    epilogue: epilogue(conv, bias, residual, block, plane),
+                };
+                (kernels.grouped.run)(&args, part.pixels, out, scratch);
+            });
         }
     }
 
@@ -398,7 +423,8 @@ impl Run<'_, '_, '_> {
         };
         let in_plane = geometry.in_pixels();
         for index in 0..output.layout.batch {
-            let ([x], [out]) = open(self.plan, self.arena, index, [Some(input)], [image(self.plan, output, index)]);
+            let ([x], [out]) =
+                open(self.plan, self.arena, index, [Some(input)], [image(self.plan, output, index)]);
             for_each_part(step.cut, out, geometry.out_pixels(), &mut [], &|part, out, _| {
                 let input = &x[part.first_block * in_plane..][..out.len() * in_plane];
                 (kernels.pool.run)(&pool::PoolArgs { geometry, kind, input }, part.pixels, out);
@@ -412,7 +438,8 @@ impl Run<'_, '_, '_> {
             PoolKind::Average => pool::PoolKind::Average,
         };
         for index in 0..output.layout.batch {
-            let ([x], [out]) = open(self.plan, self.arena, index, [Some(input)], [image(self.plan, output, index)]);
+            let ([x], [out]) =
+                open(self.plan, self.arena, index, [Some(input)], [image(self.plan, output, index)]);
             (self.kernels.global_pool.run)(kind, input.layout.width, x, out);
         }
     }
@@ -484,6 +511,23 @@ impl Run<'_, '_, '_> {
                 }
             }
         }
+    }
+}
+
+/// A convolution's epilogue from an output block on.
+fn epilogue<'a>(
+    conv: &ConvWork,
+    bias: &'a [Block],
+    residual: &'a [Block],
+    block: usize,
+    plane: usize,
+) -> Epilogue<'a> {
+    Epilogue {
+        bias: &bias[block..],
+        before: conv.before,
+        residual: conv.residual.as_ref().map(|_| &residual[block * plane..]),
+        after: conv.after,
+        max_min: false,
     }
 }
 

@@ -3,9 +3,9 @@
 use core::arch::x86_64::*;
 use core::ops::Range;
 
-use crate::Block;
 use crate::activation::Activation;
 use crate::conv::direct::{self, Row, Tiles};
+use crate::conv::grouped::{self, GroupedArgs, Parts, Row as GroupedRow};
 use crate::conv::winograd::input::Batch;
 use crate::conv::winograd::multiply::{Column, Product, registers};
 use crate::conv::winograd::output::Output;
@@ -17,6 +17,7 @@ use crate::isa::{Isa, Kernels, entry_points, kernel};
 use crate::pool::{self, PoolArgs, PoolKind};
 use crate::probe::{self, ProbeKernel};
 use crate::simd::{Simd, simd_ops};
+use crate::{Block, LANES};
 
 #[derive(Clone, Copy)]
 pub(crate) struct Avx2(());
@@ -174,6 +175,7 @@ entry_points! {
         at_and_len: (usize, usize),
         out: &mut [&mut [Block]],
     ) = epilogue::tail;
+    grouped_tile_avx2[M](row: &GroupedRow<'_>, first: usize, out: &mut [Block]) = grouped::tile::<_, M>;
     direct_avx2[M, N](row: &Row<'_>, window: &mut [Block], out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
 }
 
@@ -218,6 +220,42 @@ fn winograd_multiply_avx2(product: &Product<'_>, m: &mut [Block]) {
     winograd::multiply::split(&choices, product, m);
 }
 
+/// Permutes within quarters: `vpermilps` takes a table of two bits a lane.
+#[target_feature(enable = "avx2,fma")]
+fn spread_avx2(from: &[Block], lanes: &[u32; LANES], out: &mut [Block]) {
+    let simd = Avx2::new();
+    let table = simd.load(&lanes.map(f32::from_bits));
+    let table = [_mm256_castps_si256(table[0]), _mm256_castps_si256(table[1])];
+    for (out, from) in out.iter_mut().zip(from) {
+        let v = simd.load(from);
+        simd.store(out, [_mm256_permutevar_ps(v[0], table[0]), _mm256_permutevar_ps(v[1], table[1])]);
+    }
+}
+
+// 6 sums + the weights; inputs are operands in memory.
+#[target_feature(enable = "avx2,fma")]
+fn grouped_6x1_avx2(
+    args: &GroupedArgs<'_>,
+    pixels: Range<usize>,
+    out: &mut [&mut [Block]],
+    scratch: &mut [Block],
+) {
+    let parts = Parts {
+        tiles: &[
+            grouped_tile_avx2::<1>,
+            grouped_tile_avx2::<2>,
+            grouped_tile_avx2::<3>,
+            grouped_tile_avx2::<4>,
+            grouped_tile_avx2::<5>,
+            grouped_tile_avx2::<6>,
+        ],
+        spread: spread_avx2,
+        tail: tail_avx2,
+        finish: epilogue_avx2,
+    };
+    grouped::run(&parts, args, pixels, out, scratch);
+}
+
 #[target_feature(enable = "avx2,fma")]
 pub(crate) fn kernels() -> Kernels {
     Kernels {
@@ -230,6 +268,7 @@ pub(crate) fn kernels() -> Kernels {
             copy_loop: copy_loop_avx2,
         },
         direct: ConvKernel { name: "direct_6x1_avx2", run: direct_6x1_avx2 },
+        grouped: kernel!(grouped_6x1_avx2),
         activate: kernel!(activate_avx2),
         activate_in_place: kernel!(activate_in_place_avx2),
         binary: kernel!(binary_avx2),

@@ -4,9 +4,9 @@
 use core::arch::x86_64::*;
 use core::ops::Range;
 
-use crate::Block;
 use crate::activation::Activation;
 use crate::conv::direct::{self, Row, Tiles};
+use crate::conv::grouped::{self, GroupedArgs, Parts, Row as GroupedRow};
 use crate::conv::winograd::input::Batch;
 use crate::conv::winograd::multiply::{Column, Product, registers};
 use crate::conv::winograd::output::Output;
@@ -18,6 +18,7 @@ use crate::isa::{Isa, Kernels, entry_points, kernel};
 use crate::pool::{self, PoolArgs, PoolKind};
 use crate::probe::{self, ProbeKernel};
 use crate::simd::{Simd, simd_ops};
+use crate::{Block, LANES};
 
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512(());
@@ -101,6 +102,7 @@ entry_points! {
         at_and_len: (usize, usize),
         out: &mut [&mut [Block]],
     ) = epilogue::tail;
+    grouped_tile_avx512[M](row: &GroupedRow<'_>, first: usize, out: &mut [Block]) = grouped::tile::<_, M>;
     direct_avx512[M, N](row: &Row<'_>, window: &mut [Block], out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
 }
 
@@ -176,6 +178,48 @@ fn winograd_multiply_avx512(product: &Product<'_>, m: &mut [Block]) {
     winograd::multiply::split(&choices, product, m);
 }
 
+/// Permutes within quarters: `vpermilps` takes a table of two bits a lane.
+#[target_feature(enable = "avx512f")]
+fn spread_avx512(from: &[Block], lanes: &[u32; LANES], out: &mut [Block]) {
+    let simd = Avx512::new();
+    let table = _mm512_castps_si512(simd.load(&lanes.map(f32::from_bits)));
+    for (out, from) in out.iter_mut().zip(from) {
+        simd.store(out, _mm512_permutevar_ps(simd.load(from), table));
+    }
+}
+
+// 14 sums + the weights; inputs are operands in memory.
+#[target_feature(enable = "avx512f")]
+fn grouped_14x1_avx512(
+    args: &GroupedArgs<'_>,
+    pixels: Range<usize>,
+    out: &mut [&mut [Block]],
+    scratch: &mut [Block],
+) {
+    let parts = Parts {
+        tiles: &[
+            grouped_tile_avx512::<1>,
+            grouped_tile_avx512::<2>,
+            grouped_tile_avx512::<3>,
+            grouped_tile_avx512::<4>,
+            grouped_tile_avx512::<5>,
+            grouped_tile_avx512::<6>,
+            grouped_tile_avx512::<7>,
+            grouped_tile_avx512::<8>,
+            grouped_tile_avx512::<9>,
+            grouped_tile_avx512::<10>,
+            grouped_tile_avx512::<11>,
+            grouped_tile_avx512::<12>,
+            grouped_tile_avx512::<13>,
+            grouped_tile_avx512::<14>,
+        ],
+        spread: spread_avx512,
+        tail: tail_avx512,
+        finish: epilogue_avx512,
+    };
+    grouped::run(&parts, args, pixels, out, scratch);
+}
+
 #[target_feature(enable = "avx512f")]
 pub(crate) fn kernels() -> Kernels {
     Kernels {
@@ -188,6 +232,7 @@ pub(crate) fn kernels() -> Kernels {
             copy_loop: copy_loop_avx512,
         },
         direct: ConvKernel { name: "direct_14x2_avx512", run: direct_14x2_avx512 },
+        grouped: kernel!(grouped_14x1_avx512),
         activate: kernel!(activate_avx512),
         activate_in_place: kernel!(activate_in_place_avx512),
         binary: kernel!(binary_avx512),

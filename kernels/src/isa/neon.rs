@@ -3,9 +3,9 @@
 use core::arch::aarch64::*;
 use core::ops::Range;
 
-use crate::Block;
 use crate::activation::Activation;
 use crate::conv::direct::{self, Row, Tiles};
+use crate::conv::grouped::{self, GroupedArgs, Parts, Row as GroupedRow};
 use crate::conv::winograd::input::Batch;
 use crate::conv::winograd::multiply::{Column, Product, registers};
 use crate::conv::winograd::output::Output;
@@ -17,6 +17,7 @@ use crate::isa::{Isa, Kernels, entry_points, kernel};
 use crate::pool::{self, PoolArgs, PoolKind};
 use crate::probe::{self, ProbeKernel};
 use crate::simd::{Simd, simd_ops};
+use crate::{Block, LANES};
 
 #[derive(Clone, Copy)]
 pub(crate) struct Neon(());
@@ -178,6 +179,7 @@ entry_points! {
         at_and_len: (usize, usize),
         out: &mut [&mut [Block]],
     ) = epilogue::tail;
+    grouped_tile_neon[M](row: &GroupedRow<'_>, first: usize, out: &mut [Block]) = grouped::tile::<_, M>;
     direct_neon[M, N](row: &Row<'_>, window: &mut [Block], out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
 }
 
@@ -222,6 +224,57 @@ fn winograd_multiply_neon(product: &Product<'_>, m: &mut [Block]) {
     winograd::multiply::split(&choices, product, m);
 }
 
+/// Permutes within quarters: `tbl` takes a table of bytes.
+#[target_feature(enable = "neon")]
+fn spread_neon(from: &[Block], lanes: &[u32; LANES], out: &mut [Block]) {
+    let simd = Neon::new();
+    // Byte b of lane l: 4 * (lane % 4) + b.
+    let bytes = lanes.map(|lane| f32::from_bits(lane % 4 * 0x0404_0404 + 0x0302_0100));
+    let table = simd.load(&bytes);
+    for (out, from) in out.iter_mut().zip(from) {
+        let v = simd.load(from);
+        simd.store(
+            out,
+            [
+                permute(v[0], table[0]),
+                permute(v[1], table[1]),
+                permute(v[2], table[2]),
+                permute(v[3], table[3]),
+            ],
+        );
+    }
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn permute(v: float32x4_t, bytes: float32x4_t) -> float32x4_t {
+    vreinterpretq_f32_u8(vqtbl1q_u8(vreinterpretq_u8_f32(v), vreinterpretq_u8_f32(bytes)))
+}
+
+// 6 sums + the weights; inputs are operands in memory.
+#[target_feature(enable = "neon")]
+fn grouped_6x1_neon(
+    args: &GroupedArgs<'_>,
+    pixels: Range<usize>,
+    out: &mut [&mut [Block]],
+    scratch: &mut [Block],
+) {
+    let parts = Parts {
+        tiles: &[
+            grouped_tile_neon::<1>,
+            grouped_tile_neon::<2>,
+            grouped_tile_neon::<3>,
+            grouped_tile_neon::<4>,
+            grouped_tile_neon::<5>,
+            grouped_tile_neon::<6>,
+        ],
+        spread: spread_neon,
+        tail: tail_neon,
+        finish: epilogue_neon,
+    };
+    grouped::run(&parts, args, pixels, out, scratch);
+}
+
 #[target_feature(enable = "neon")]
 pub(crate) fn kernels() -> Kernels {
     Kernels {
@@ -234,6 +287,7 @@ pub(crate) fn kernels() -> Kernels {
             copy_loop: copy_loop_neon,
         },
         direct: ConvKernel { name: "direct_6x1_neon", run: direct_6x1_neon },
+        grouped: kernel!(grouped_6x1_neon),
         activate: kernel!(activate_neon),
         activate_in_place: kernel!(activate_in_place_neon),
         binary: kernel!(binary_neon),

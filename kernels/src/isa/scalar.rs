@@ -133,6 +133,7 @@ macro_rules! scalar_table {
 
         use super::{Lane, Scalar};
         use crate::Block;
+        use crate::conv::grouped::{self, GroupedArgs, Parts, Row as GroupedRow};
         use crate::conv::direct::{Row, Tiles, self};
         use crate::conv::{ConvArgs, ConvKernel};
         use crate::epilogue::{Rest, Tail, self};
@@ -174,6 +175,7 @@ macro_rules! scalar_table {
                 at_and_len: (usize, usize),
                 out: &mut [&mut [Block]],
             ) = epilogue::tail;
+            grouped_tile_scalar[M](row: &GroupedRow<'_>, first: usize, out: &mut [Block]) = grouped::tile::<_, M>;
             direct_scalar[M, N](row: &Row<'_>, window: &mut [Block], out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
         }
 
@@ -204,6 +206,28 @@ macro_rules! scalar_table {
             winograd::multiply::split(&choices, product, m);
         }
 
+        fn spread_scalar(from: &[Block], lanes: &[u32; crate::LANES], out: &mut [Block]) {
+            for (out, from) in out.iter_mut().zip(from) {
+                *out = lanes.map(|lane| from[lane as usize]);
+            }
+        }
+
+        $(#[$features])?
+        fn grouped_2x1_scalar(
+            args: &GroupedArgs<'_>,
+            pixels: Range<usize>,
+            out: &mut [&mut [Block]],
+            scratch: &mut [Block],
+        ) {
+            let parts = Parts {
+                tiles: &[grouped_tile_scalar::<1>, grouped_tile_scalar::<2>],
+                spread: spread_scalar,
+                tail: tail_scalar,
+                finish: epilogue_scalar,
+            };
+            grouped::run(&parts, args, pixels, out, scratch);
+        }
+
         $(#[$features])?
         pub(crate) fn kernels() -> Kernels {
             Kernels {
@@ -216,6 +240,7 @@ macro_rules! scalar_table {
                     copy_loop: copy_loop_scalar,
                 },
                 direct: ConvKernel { name: "direct_2x1_scalar", run: direct_2x1_scalar },
+                grouped: kernel!(grouped_2x1_scalar),
                 activate: kernel!(activate_scalar),
                 activate_in_place: kernel!(activate_in_place_scalar),
                 binary: kernel!(binary_scalar),
