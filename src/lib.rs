@@ -3,10 +3,17 @@
 
 pub mod error;
 pub mod graph;
+mod model;
 #[cfg(feature = "onnx")]
 pub mod onnx;
+pub mod optimize;
+pub mod plan;
+pub mod preprocess;
+pub mod run;
 pub mod tensor;
 
 pub use error::{Error, Result};
+pub use model::{Model, Options};
+pub use run::{Input, Output, Session, SessionOptions};
 pub use sinew_kernels::isa::Isa;
 pub use tensor::{DType, Data, Tensor};

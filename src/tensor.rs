@@ -84,12 +84,9 @@ impl Tensor {
         &self.data
     }
 
-    /// The elements, for writing; their number and type stay.
-    pub fn as_f32_mut(&mut self) -> Option<&mut [f32]> {
-        match &mut self.data {
-            Data::F32(data) => Some(data),
-            _ => None,
-        }
+    /// The elements, for writing.
+    pub(crate) fn data_mut(&mut self) -> &mut Data {
+        &mut self.data
     }
 
     /// The elements where they are f32.

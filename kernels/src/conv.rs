@@ -6,6 +6,12 @@
 //! output    one slice per output block, each the pixels of `pixels`, [pixel][16]
 //! ```
 
+pub(crate) mod direct;
+pub mod reference;
+pub mod winograd;
+
+use core::ops::Range;
+
 use crate::Block;
 use crate::epilogue::Epilogue;
 
@@ -49,6 +55,18 @@ impl ConvGeometry {
     }
 }
 
+/// A convolution of one instruction set.
+#[derive(Clone, Copy, Debug)]
+pub struct ConvKernel {
+    /// The name of its tiles, as in profiles and benches.
+    pub name: &'static str,
+    /// Computes the output pixels of the range, for all output blocks in `out`.
+    pub run: ConvFn,
+}
+
+/// `out` has one slice per output block, each the pixels of the range; with MaxMin, then the same again.
+pub type ConvFn = fn(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]);
+
 /// One image, one group of channels, a run of output blocks.
 #[derive(Clone, Copy, Debug)]
 pub struct ConvArgs<'a> {
@@ -62,4 +80,32 @@ pub struct ConvArgs<'a> {
     pub weights: &'a [Block],
     /// Bias and residual start at the first output block that is computed.
     pub epilogue: Epilogue<'a>,
+}
+
+impl ConvArgs<'_> {
+    /// Weights of one output block: a number per live input channel and tap.
+    pub(crate) fn weights_per_block(&self) -> usize {
+        self.geometry.taps() * self.lanes.iter().copied().map(usize::from).sum::<usize>()
+    }
+
+    /// What every algorithm relies on.
+    ///
+    /// # Panics
+    /// Where an operand is too small for the geometry or the slices of `out` do not hold `pixels`.
+    pub(crate) fn check(&self, pixels: &Range<usize>, out: &[&mut [Block]]) {
+        let geometry = &self.geometry;
+        let blocks = self.epilogue.blocks(out.len());
+        assert!(
+            self.lanes.iter().all(|lanes| (1..=16).contains(lanes)),
+            "an input block has 1 to 16 live lanes"
+        );
+        assert_eq!(self.input.len(), self.lanes.len() * geometry.in_pixels(), "input blocks times pixels");
+        assert!(self.weights.len() >= blocks * self.weights_per_block(), "weights of every output block");
+        assert!(self.epilogue.bias.len() >= blocks, "bias of every output block");
+        assert!(pixels.start <= pixels.end && pixels.end <= geometry.out_pixels(), "pixels of the output");
+        assert!(out.iter().all(|out| out.len() == pixels.len()), "a slice holds the pixels of the range");
+        if let Some(residual) = self.epilogue.residual {
+            assert!(residual.len() >= blocks * geometry.out_pixels(), "residual of every output block");
+        }
+    }
 }

@@ -1,10 +1,17 @@
 //! What happens to a sum before it is stored: bias, residual and activation.
+//!
+//! A tile calls [`Tail`] on its sums while they are in registers: bias, residual, and the activations that are a
+//! clamp. Whatever is more goes to a [`Finish`] over the pixels just written, while they are in the first-level
+//! cache: the tiles stay small, and the costly activations are compiled once. The bits are the same.
+
+use core::ops::Range;
 
 use crate::Block;
 use crate::activation::Activation;
+use crate::elementwise::ActivateInPlaceFn;
+use crate::simd::Simd;
 
-/// `after(before(sum + bias) + residual)`, applied while a tile is in registers where
-/// [`Activation::in_registers`] holds, and to the rows just written elsewhere. The bits are the same.
+/// `after(before(sum + bias) + residual)`.
 #[derive(Clone, Copy, Debug)]
 pub struct Epilogue<'a> {
     /// One block per output block; zeros where the layer has no bias.
@@ -15,4 +22,197 @@ pub struct Epilogue<'a> {
     pub residual: Option<&'a [Block]>,
     /// Applied last.
     pub after: Activation,
+    /// MaxMin: the output has twice the slices, and the second half receives `after(-v)` where the first half
+    /// receives `after(v)`, `v` being `before(sum + bias) + residual`.
+    pub max_min: bool,
+}
+
+impl<'a> Epilogue<'a> {
+    /// The part that tiles apply.
+    pub(crate) fn tail(&self) -> Tail<'a> {
+        let (residual, after) =
+            if self.has_rest() { (None, Activation::Identity) } else { (self.residual, self.after) };
+        Tail { bias: self.bias, residual, after }
+    }
+
+    /// Whether a [`Finish`] is needed after the tail.
+    pub(crate) fn has_rest(&self) -> bool {
+        use Activation::{Clip, Identity, Relu};
+        self.max_min || self.before != Identity || !matches!(self.after, Identity | Relu | Clip { .. })
+    }
+
+    /// This epilogue for output blocks from `block` on, of planes of `plane` pixels.
+    pub(crate) fn from_block(&self, block: usize, plane: usize) -> Epilogue<'a> {
+        let residual = self.residual.map(|residual| &residual[block * plane..]);
+        Epilogue { bias: &self.bias[block..], residual, ..*self }
+    }
+
+    /// How many blocks `slices` output slices hold.
+    pub(crate) fn blocks(&self, slices: usize) -> usize {
+        if self.max_min { slices / 2 } else { slices }
+    }
+}
+
+/// Bounds, and what is added after them: -0.0 changes nothing, +0.0 makes +0.0 of -0.0.
+pub(crate) const NO_CLAMP: (f32, f32, f32) = (f32::NEG_INFINITY, f32::INFINITY, -0.0);
+
+impl Activation {
+    /// The activation as `clamp(x, low, high) + zero`, if it is one.
+    pub(crate) fn as_clamp(self) -> Option<(f32, f32, f32)> {
+        match self {
+            Activation::Identity => Some(NO_CLAMP),
+            Activation::Relu => Some((0.0, f32::INFINITY, 0.0)),
+            Activation::Clip { low, high } => Some((low, high, -0.0)),
+            _ => None,
+        }
+    }
+}
+
+/// What a tile does to its sums: bias, residual, and the identity, ReLU or a clip.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tail<'a> {
+    bias: &'a [Block],
+    residual: Option<&'a [Block]>,
+    after: Activation,
+}
+
+impl Tail<'_> {
+    /// The value to store for one output: `bias` is that of its block, `residual` that of its pixel.
+    #[inline(always)]
+    pub(crate) fn apply<S: Simd>(
+        &self,
+        simd: S,
+        sum: S::Vector,
+        bias: S::Vector,
+        residual: Option<&Block>,
+    ) -> S::Vector {
+        let mut v = simd.add(sum, bias);
+        if let Some(residual) = residual {
+            v = simd.add(v, simd.load(residual));
+        }
+        match self.after {
+            Activation::Relu => simd.relu(v),
+            Activation::Clip { low, high } => simd.clamp(v, simd.splat(low), simd.splat(high)),
+            _ => v,
+        }
+    }
+
+    /// Bias of output block `block`, counted from the first one computed.
+    #[inline(always)]
+    pub(crate) fn bias(&self, block: usize) -> &Block {
+        &self.bias[block]
+    }
+
+    /// Residual of `len` pixels from `pixel` on, in output block `block`; `plane` is the pixels of a block.
+    #[inline(always)]
+    pub(crate) fn residual(&self, block: usize, plane: usize, pixel: usize, len: usize) -> Option<&[Block]> {
+        match self.residual {
+            Some(residual) => Some(&residual[block * plane + pixel..][..len]),
+            None => None,
+        }
+    }
+}
+
+/// Applies a tail to sums just stored: pixels `at..at + len` of each slice in `out`, one slice per output block,
+/// are pixels `pixel..` of planes of `plane`.
+///
+/// An entry point of each instruction set (`tail_<isa>`) that wide tiles call, though their sums were in
+/// registers a moment ago: it reads what the store buffer still holds and overlaps with the next tile, and the
+/// straight lines of code for each sum of each tile size would be most of the library.
+pub(crate) type TailFn = fn(
+    tail: &Tail<'_>,
+    plane_and_pixel: (usize, usize),
+    at_and_len: (usize, usize),
+    out: &mut [&mut [Block]],
+);
+
+/// The algorithm behind every [`TailFn`].
+#[inline(always)]
+pub(crate) fn tail<S: Simd>(
+    simd: S,
+    tail: &Tail<'_>,
+    (plane, pixel): (usize, usize),
+    (at, len): (usize, usize),
+    out: &mut [&mut [Block]],
+) {
+    for (block, out) in out.iter_mut().enumerate() {
+        let bias = simd.load(tail.bias(block));
+        let out = &mut out[at..][..len];
+        if let Some(residual) = tail.residual(block, plane, pixel, len) {
+            for (out, residual) in out.iter_mut().zip(residual) {
+                simd.store(out, tail.apply(simd, simd.load(out), bias, Some(residual)));
+            }
+        } else {
+            for out in out {
+                simd.store(out, tail.apply(simd, simd.load(out), bias, None));
+            }
+        }
+    }
+}
+
+/// The second pass: what [`Tail`] left, over a run of pixels of one block that hold `sum + bias`.
+///
+/// An entry point of each instruction set (`epilogue_<isa>`), so that algorithms can be given it as a pointer.
+pub(crate) type Finish = fn(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>);
+
+/// What a [`Finish`] takes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rest<'a> {
+    before: Activation,
+    after: Activation,
+    residual: Option<&'a [Block]>,
+}
+
+impl<'a> Epilogue<'a> {
+    /// The rest for `len` pixels from `pixel` on, in output block `block` of planes of `plane` pixels.
+    pub(crate) fn rest(&self, block: usize, plane: usize, pixel: usize, len: usize) -> Rest<'a> {
+        let residual = self.residual.map(|residual| &residual[block * plane + pixel..][..len]);
+        Rest { before: self.before, after: self.after, residual }
+    }
+
+    /// The second pass, if there is one, of output blocks `blocks`, over pixels `at..at + len` of their slices,
+    /// which are pixels `pixel..` of planes of `plane`. `out` is all slices: with MaxMin, both halves.
+    pub(crate) fn finish(
+        &self,
+        finish: Finish,
+        blocks: Range<usize>,
+        (plane, pixel): (usize, usize),
+        (at, len): (usize, usize),
+        out: &mut [&mut [Block]],
+    ) {
+        if !self.has_rest() {
+            return;
+        }
+        let (out, negative) = out.split_at_mut(self.blocks(out.len()));
+        for block in blocks {
+            let negative = negative.get_mut(block).map(|slice| &mut slice[at..at + len]);
+            finish(&self.rest(block, plane, pixel, len), &mut out[block][at..at + len], negative);
+        }
+    }
+}
+
+/// The algorithm behind every [`Finish`]; `activate` is of the same instruction set.
+#[inline(always)]
+pub(crate) fn finish<S: Simd>(
+    simd: S,
+    activate: ActivateInPlaceFn,
+    rest: &Rest<'_>,
+    out: &mut [Block],
+    negative: Option<&mut [Block]>,
+) {
+    activate(rest.before, out);
+    if let Some(residual) = rest.residual {
+        assert_eq!(residual.len(), out.len());
+        for (out, residual) in out.iter_mut().zip(residual) {
+            simd.store(out, simd.add(simd.load(out), simd.load(residual)));
+        }
+    }
+    if let Some(negative) = negative {
+        assert_eq!(negative.len(), out.len());
+        for (negative, out) in negative.iter_mut().zip(&*out) {
+            simd.store(negative, simd.neg(simd.load(out)));
+        }
+        activate(rest.after, negative);
+    }
+    activate(rest.after, out);
 }

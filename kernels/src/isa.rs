@@ -13,10 +13,16 @@ mod avx512;
 pub mod fp_state;
 #[cfg(target_arch = "aarch64")]
 mod neon;
-mod scalar;
+pub(crate) mod scalar;
 
 use core::fmt;
 use core::str::FromStr;
+
+use crate::conv::ConvKernel;
+use crate::conv::winograd::Winograd;
+use crate::elementwise::{ActivateFn, ActivateInPlaceFn, BinaryFn, ScaleFn};
+use crate::pool::{GlobalPoolFn, PoolFn, SqueezeFn};
+use crate::probe::ProbeKernel;
 
 /// An instruction set that has kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -87,21 +93,67 @@ impl core::error::Error for UnknownIsa {}
 pub struct Kernels {
     /// The instruction set.
     pub isa: Isa,
+    /// What measures the machine.
+    pub probe: ProbeKernel,
+    /// Convolution from blocked input.
+    pub direct: ConvKernel,
+    /// A function of one map.
+    pub activate: Kernel<ActivateFn>,
+    /// A function of one map, in place.
+    pub activate_in_place: Kernel<ActivateInPlaceFn>,
+    /// A function of two operands.
+    pub binary: Kernel<BinaryFn>,
+    /// Scale and add: gates, batch normalization.
+    pub scale: Kernel<ScaleFn>,
+    /// Winograd convolution, one entry per tile.
+    pub winograd: [Winograd; 5],
+    /// Largest or mean of windows.
+    pub pool: Kernel<PoolFn>,
+    /// MaxMin and the max pool behind it: the first half of the output slices for `relu(x)`, the second for
+    /// `relu(-x)`.
+    pub maxmin_pool: Kernel<PoolFn>,
+    /// Largest or mean of a plane.
+    pub global_pool: Kernel<GlobalPoolFn>,
+    /// The sum of a plane, rows at a time.
+    pub squeeze: Kernel<SqueezeFn>,
 }
+
+/// A function without tile sizes, and its name.
+#[derive(Clone, Copy, Debug)]
+pub struct Kernel<F> {
+    /// `<operation>_<isa>`.
+    pub name: &'static str,
+    /// The entry point.
+    pub run: F,
+}
+
+/// A [`Kernel`] of the entry point's own name.
+macro_rules! kernel {
+    ($run:ident) => {
+        crate::isa::Kernel { name: stringify!($run), run: $run }
+    };
+}
+#[allow(unused_imports, reason = "used by each instruction set")]
+pub(crate) use kernel;
 
 /// Names the entry points of one instruction set: each calls a generic algorithm with that set's token.
 ///
 /// One line a kernel, so that an instruction set stays one page; written by hand each would be four lines in
-/// five tables.
+/// five tables. The features stand in brackets; `name[M, N](..)` is generic over `const M: usize, const N: usize`.
 macro_rules! entry_points {
-    ($(#[$features:meta])? $token:expr; $($name:ident($($arg:ident: $ty:ty),* $(,)?) = $algorithm:expr;)*) => {$(
-        $(#[$features])?
-        fn $name($($arg: $ty),*) {
+    (
+        @one [$($features:tt)*] $token:expr;
+        $name:ident [$($size:ident),*] ($($arg:ident: $ty:ty),* $(,)?) = $algorithm:expr
+    ) => {
+        $($features)*
+        fn $name<$(const $size: usize),*>($($arg: $ty),*) {
             $algorithm($token, $($arg),*)
         }
+    };
+    ($features:tt $token:expr; $($name:ident $([$($size:ident),*])? ($($args:tt)*) = $algorithm:expr;)*) => {$(
+        entry_points!(@one $features $token; $name [$($($size),*)?] ($($args)*) = $algorithm);
     )*};
 }
-#[allow(unused_imports, reason = "used by each instruction set")]
 pub(crate) use entry_points;
 
 /// Every table this CPU can run, best first; scalar is always last.

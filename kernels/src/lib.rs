@@ -13,8 +13,12 @@
 
 pub mod activation;
 pub mod conv;
+pub mod elementwise;
 pub mod epilogue;
 pub mod isa;
+pub(crate) mod math;
+pub mod pool;
+pub mod probe;
 pub mod simd;
 
 /// Channels in a block.

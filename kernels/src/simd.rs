@@ -45,13 +45,19 @@ pub unsafe trait Simd: Copy {
     fn min(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// `a` where it is above zero or NaN, +0.0 elsewhere.
     fn relu(self, a: Self::Vector) -> Self::Vector;
+    /// `low` where `a < low`, then `high` where that is above `high`; a NaN stays, a zero keeps its sign.
+    fn clamp(self, a: Self::Vector, low: Self::Vector, high: Self::Vector) -> Self::Vector;
     /// Per lane: `yes` where `a > b`, `no` elsewhere (also where either is NaN).
     fn select_gt(self, a: Self::Vector, b: Self::Vector, yes: Self::Vector, no: Self::Vector)
     -> Self::Vector;
+    /// The magnitude of `a` with the sign of `b`.
+    fn copysign(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// Rounds to the nearest integer, ties to even.
     fn round(self, a: Self::Vector) -> Self::Vector;
     /// 2 to the power `n`, for integral `n` in -126..=127; other values give an unspecified finite number.
     fn exp2_int(self, n: Self::Vector) -> Self::Vector;
+    /// `a * 2^n`, rounded once, for `a` in 0.5..2.0 and integral `n` in -200..=200; a NaN in `a` stays.
+    fn scale_exp2(self, a: Self::Vector, n: Self::Vector) -> Self::Vector;
     /// The exponent field of a positive normal number, unbiased, as a float: `floor(log2(a))`.
     fn exponent(self, a: Self::Vector) -> Self::Vector;
     /// A positive normal number scaled into 1.0..2.0 by a power of two.
@@ -66,6 +72,7 @@ pub unsafe trait Simd: Copy {
 macro_rules! simd_ops {
     ($($name:ident($($arg:ident: $ty:ty),*) $(-> $ret:ty)? = $body:expr;)*) => {$(
         #[inline(always)]
+        #[allow(unused_unsafe, reason = "the scalar set's operations are safe")]
         fn $name(self, $($arg: $ty),*) $(-> $ret)? {
             // SAFETY: holding `self` proves the features; pointers come from whole blocks.
             unsafe { $body }
@@ -73,3 +80,23 @@ macro_rules! simd_ops {
     )*};
 }
 pub(crate) use simd_ops;
+
+/// Repeats a block for each `i` below a constant of at most 16 (or 4), as straight code: the optimizer leaves
+/// wide tiles as loops, with their sums in memory. Arrays of sums are to be indexed in here only.
+macro_rules! unroll {
+    ($i:ident < $n:ident <= 16, $body:block) => {
+        unroll!(@ $i, $n, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+        const { assert!($n <= 16) };
+    };
+    ($i:ident < $n:ident <= 4, $body:block) => {
+        unroll!(@ $i, $n, $body, 0 1 2 3);
+        const { assert!($n <= 4) };
+    };
+    (@ $i:ident, $n:expr, $body:block, $($value:literal)*) => {$(
+        if $value < $n {
+            let $i = $value;
+            $body
+        }
+    )*};
+}
+pub(crate) use unroll;

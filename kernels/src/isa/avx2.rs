@@ -1,9 +1,21 @@
 //! AVX2 + FMA: one block is two 256-bit registers; 16 registers.
 
 use core::arch::x86_64::*;
+use core::ops::Range;
 
 use crate::Block;
-use crate::isa::{Isa, Kernels};
+use crate::activation::Activation;
+use crate::conv::direct::{self, Row, Tiles};
+use crate::conv::winograd::input::Batch;
+use crate::conv::winograd::multiply::{Column, Product, registers};
+use crate::conv::winograd::output::Output;
+use crate::conv::winograd::{self, winograd_kernels};
+use crate::conv::{ConvArgs, ConvKernel};
+use crate::elementwise::{self, BinaryArgs, ScaleArgs};
+use crate::epilogue::{self, Rest, Tail};
+use crate::isa::{Isa, Kernels, entry_points, kernel};
+use crate::pool::{self, PoolArgs, PoolKind};
+use crate::probe::{self, ProbeKernel};
 use crate::simd::{Simd, simd_ops};
 
 #[derive(Clone, Copy)]
@@ -34,6 +46,27 @@ fn exp2_int(n: __m256) -> __m256 {
         _mm256_cvtps_epi32(n),
         _mm256_set1_epi32(127),
     )))
+}
+
+/// In two steps: the first is exact, the second rounds.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn scale_exp2(a: __m256, n: __m256) -> __m256 {
+    let n = _mm256_cvtps_epi32(n);
+    let low = _mm256_srai_epi32::<1>(n);
+    let high = _mm256_sub_epi32(n, low);
+    let bias = _mm256_set1_epi32(127);
+    let low = _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(low, bias)));
+    let high = _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(high, bias)));
+    _mm256_mul_ps(_mm256_mul_ps(a, low), high)
+}
+
+/// The bits of `a` but for the sign.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn copysign(a: __m256, b: __m256) -> __m256 {
+    let sign = _mm256_castsi256_ps(_mm256_set1_epi32(SIGN));
+    _mm256_or_ps(_mm256_andnot_ps(sign, a), _mm256_and_ps(sign, b))
 }
 
 #[inline]
@@ -92,15 +125,22 @@ unsafe impl Simd for Avx2 {
             let zero = _mm256_setzero_ps();
             [_mm256_add_ps(_mm256_max_ps(zero, a[0]), zero), _mm256_add_ps(_mm256_max_ps(zero, a[1]), zero)]
         };
+        // Where the operands are equal or one is NaN, these give the second one.
+        clamp(a: Pair, low: Pair, high: Pair) -> Pair = [
+            _mm256_min_ps(high[0], _mm256_max_ps(low[0], a[0])),
+            _mm256_min_ps(high[1], _mm256_max_ps(low[1], a[1])),
+        ];
         select_gt(a: Pair, b: Pair, yes: Pair, no: Pair) -> Pair = [
             _mm256_blendv_ps(no[0], yes[0], _mm256_cmp_ps::<_CMP_GT_OQ>(a[0], b[0])),
             _mm256_blendv_ps(no[1], yes[1], _mm256_cmp_ps::<_CMP_GT_OQ>(a[1], b[1])),
         ];
+        copysign(a: Pair, b: Pair) -> Pair = [copysign(a[0], b[0]), copysign(a[1], b[1])];
         round(a: Pair) -> Pair = [
             _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a[0]),
             _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a[1]),
         ];
         exp2_int(n: Pair) -> Pair = [exp2_int(n[0]), exp2_int(n[1])];
+        scale_exp2(a: Pair, n: Pair) -> Pair = [scale_exp2(a[0], n[0]), scale_exp2(a[1], n[1])];
         exponent(a: Pair) -> Pair = [exponent(a[0]), exponent(a[1])];
         mantissa(a: Pair) -> Pair = [mantissa(a[0]), mantissa(a[1])];
         canonical_nan(a: Pair) -> Pair = [canonical_nan(a[0]), canonical_nan(a[1])];
@@ -108,7 +148,98 @@ unsafe impl Simd for Avx2 {
     }
 }
 
+entry_points! {
+    [#[target_feature(enable = "avx2,fma")]] Avx2::new();
+    // 12 sums + 2 of the factor + 2 of the addend = 16 of 16 registers.
+    fma_loop_avx2(rounds: usize, state: &mut [Block]) = probe::fma_loop::<_, 6>;
+    read_loop_avx2(from: &[Block], sum: &mut Block) = probe::read_loop::<_, 4>;
+    copy_loop_avx2(from: &[Block], to: &mut [Block]) = probe::copy_loop;
+    epilogue_avx2(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) =
+        |simd, rest, out, negative| epilogue::finish(simd, activate_in_place_avx2, rest, out, negative);
+    activate_in_place_avx2(activation: Activation, data: &mut [Block]) = elementwise::activate_in_place;
+    activate_avx2(activation: Activation, input: &[Block], out: &mut [Block]) = |simd, activation, input, out| {
+        elementwise::activate(simd, activate_in_place_avx2, activation, input, out)
+    };
+    binary_avx2(args: &BinaryArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
+        |simd, args, pixels, out| elementwise::binary(simd, activate_in_place_avx2, args, pixels, out);
+    scale_avx2(args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
+        |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_avx2, args, pixels, out);
+    pool_avx2(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::pool;
+    maxmin_pool_avx2(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::maxmin_pool;
+    global_pool_avx2(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
+    squeeze_avx2(width: usize, rows: &[Block], sum: &mut Block) = pool::squeeze;
+    tail_avx2(
+        tail: &Tail<'_>,
+        plane_and_pixel: (usize, usize),
+        at_and_len: (usize, usize),
+        out: &mut [&mut [Block]],
+    ) = epilogue::tail;
+    direct_avx2[M, N](row: &Row<'_>, window: &mut [Block], out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn direct_6x1_avx2(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
+    let tiles = Tiles {
+        rows: [
+            &[
+                direct_avx2::<1, 1>,
+                direct_avx2::<2, 1>,
+                direct_avx2::<3, 1>,
+                direct_avx2::<4, 1>,
+                direct_avx2::<5, 1>,
+                direct_avx2::<6, 1>,
+            ],
+            &[],
+            &[],
+        ],
+        blocks: 1,
+        tail: tail_avx2,
+        finish: epilogue_avx2,
+    };
+    direct::run(&tiles, args, pixels, out);
+}
+
+entry_points! {
+    [#[target_feature(enable = "avx2,fma")]] Avx2::new();
+    winograd_input_avx2[T](batch: &Batch<'_>, input: &[Block], v: &mut [Block], stride: usize) =
+        winograd::input::transform::<_, T>;
+    winograd_weights_avx2[T, R](row: usize, plain: &[Block], lanes: &[u8], u: &mut [Block], stride: usize) =
+        winograd::weights::transform::<_, T, R>;
+    winograd_column_avx2[ROWS, BLOCKS](product: &Product<'_>, column: Column, m: &mut [Block]) =
+        winograd::multiply::column::<_, ROWS, BLOCKS>;
+    winograd_output_avx2[T, M](args: &Output<'_>, m: &[Block], out: &mut [Block]) =
+        winograd::output::transform::<_, T, M>;
+}
+
+// 6 tiles x 1 block: 12 sums, 2 of weights and 1 of input are 15 of 16 registers.
+#[target_feature(enable = "avx2,fma")]
+fn winograd_multiply_avx2(product: &Product<'_>, m: &mut [Block]) {
+    let choices = [registers!(winograd_column_avx2, 1: 1 2 3 4 5 6)];
+    winograd::multiply::split(&choices, product, m);
+}
+
 #[target_feature(enable = "avx2,fma")]
 pub(crate) fn kernels() -> Kernels {
-    Kernels { isa: Isa::Avx2 }
+    Kernels {
+        isa: Isa::Avx2,
+        probe: ProbeKernel {
+            name: "fma_loop_avx2",
+            chains: 6,
+            fma_loop: fma_loop_avx2,
+            read_loop: read_loop_avx2,
+            copy_loop: copy_loop_avx2,
+        },
+        direct: ConvKernel { name: "direct_6x1_avx2", run: direct_6x1_avx2 },
+        activate: kernel!(activate_avx2),
+        activate_in_place: kernel!(activate_in_place_avx2),
+        binary: kernel!(binary_avx2),
+        scale: kernel!(scale_avx2),
+        winograd: winograd_kernels!(avx2:
+            winograd_input_avx2, winograd_weights_avx2, winograd_multiply_avx2, winograd_output_avx2,
+            epilogue_avx2),
+        pool: kernel!(pool_avx2),
+        maxmin_pool: kernel!(maxmin_pool_avx2),
+        global_pool: kernel!(global_pool_avx2),
+        squeeze: kernel!(squeeze_avx2),
+    }
 }

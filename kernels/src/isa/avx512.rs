@@ -2,9 +2,21 @@
 //! through the integer forms.
 
 use core::arch::x86_64::*;
+use core::ops::Range;
 
 use crate::Block;
-use crate::isa::{Isa, Kernels};
+use crate::activation::Activation;
+use crate::conv::direct::{self, Row, Tiles};
+use crate::conv::winograd::input::Batch;
+use crate::conv::winograd::multiply::{Column, Product, registers};
+use crate::conv::winograd::output::Output;
+use crate::conv::winograd::{self, winograd_kernels};
+use crate::conv::{ConvArgs, ConvKernel};
+use crate::elementwise::{self, BinaryArgs, ScaleArgs};
+use crate::epilogue::{self, Rest, Tail};
+use crate::isa::{Isa, Kernels, entry_points, kernel};
+use crate::pool::{self, PoolArgs, PoolKind};
+use crate::probe::{self, ProbeKernel};
 use crate::simd::{Simd, simd_ops};
 
 #[derive(Clone, Copy)]
@@ -41,12 +53,18 @@ unsafe impl Simd for Avx512 {
         min(a: __m512, b: __m512) -> __m512 =
             _mm512_mask_mov_ps(_mm512_min_ps(a, b), _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a), a);
         relu(a: __m512) -> __m512 = _mm512_add_ps(_mm512_max_ps(_mm512_setzero_ps(), a), _mm512_setzero_ps());
+        // Where the operands are equal or one is NaN, these give the second one.
+        clamp(a: __m512, low: __m512, high: __m512) -> __m512 = _mm512_min_ps(high, _mm512_max_ps(low, a));
         select_gt(a: __m512, b: __m512, yes: __m512, no: __m512) -> __m512 =
             _mm512_mask_mov_ps(no, _mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b), yes);
+        // Bit by bit: `b` where the sign mask is set, `a` elsewhere.
+        copysign(a: __m512, b: __m512) -> __m512 = _mm512_castsi512_ps(_mm512_ternarylogic_epi32::<0xca>(
+            _mm512_set1_epi32(SIGN), _mm512_castps_si512(b), _mm512_castps_si512(a)));
         round(a: __m512) -> __m512 =
             _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a);
         exp2_int(n: __m512) -> __m512 = _mm512_castsi512_ps(_mm512_slli_epi32::<23>(
             _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127))));
+        scale_exp2(a: __m512, n: __m512) -> __m512 = _mm512_scalef_ps(a, n);
         exponent(a: __m512) -> __m512 = _mm512_cvtepi32_ps(_mm512_sub_epi32(
             _mm512_srli_epi32::<23>(_mm512_castps_si512(a)), _mm512_set1_epi32(127)));
         mantissa(a: __m512) -> __m512 = _mm512_castsi512_ps(_mm512_or_epi32(
@@ -57,7 +75,129 @@ unsafe impl Simd for Avx512 {
     }
 }
 
+entry_points! {
+    [#[target_feature(enable = "avx512f")]] Avx512::new();
+    // 12 sums + factor + addend = 14 of 32 registers; latency 4, 2 a cycle: 8 are busy.
+    fma_loop_avx512(rounds: usize, state: &mut [Block]) = probe::fma_loop::<_, 12>;
+    read_loop_avx512(from: &[Block], sum: &mut Block) = probe::read_loop::<_, 8>;
+    copy_loop_avx512(from: &[Block], to: &mut [Block]) = probe::copy_loop;
+    epilogue_avx512(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) =
+        |simd, rest, out, negative| epilogue::finish(simd, activate_in_place_avx512, rest, out, negative);
+    activate_in_place_avx512(activation: Activation, data: &mut [Block]) = elementwise::activate_in_place;
+    activate_avx512(activation: Activation, input: &[Block], out: &mut [Block]) = |simd, activation, input, out| {
+        elementwise::activate(simd, activate_in_place_avx512, activation, input, out)
+    };
+    binary_avx512(args: &BinaryArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
+        |simd, args, pixels, out| elementwise::binary(simd, activate_in_place_avx512, args, pixels, out);
+    scale_avx512(args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
+        |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_avx512, args, pixels, out);
+    pool_avx512(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::pool;
+    maxmin_pool_avx512(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::maxmin_pool;
+    global_pool_avx512(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
+    squeeze_avx512(width: usize, rows: &[Block], sum: &mut Block) = pool::squeeze;
+    tail_avx512(
+        tail: &Tail<'_>,
+        plane_and_pixel: (usize, usize),
+        at_and_len: (usize, usize),
+        out: &mut [&mut [Block]],
+    ) = epilogue::tail;
+    direct_avx512[M, N](row: &Row<'_>, window: &mut [Block], out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
+}
+
+#[target_feature(enable = "avx512f")]
+fn direct_14x2_avx512(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
+    let tiles = Tiles {
+        rows: [
+            &[
+                direct_avx512::<1, 1>,
+                direct_avx512::<2, 1>,
+                direct_avx512::<3, 1>,
+                direct_avx512::<4, 1>,
+                direct_avx512::<5, 1>,
+                direct_avx512::<6, 1>,
+                direct_avx512::<7, 1>,
+                direct_avx512::<8, 1>,
+            ],
+            &[
+                direct_avx512::<1, 2>,
+                direct_avx512::<2, 2>,
+                direct_avx512::<3, 2>,
+                direct_avx512::<4, 2>,
+                direct_avx512::<5, 2>,
+                direct_avx512::<6, 2>,
+                direct_avx512::<7, 2>,
+                direct_avx512::<8, 2>,
+                direct_avx512::<9, 2>,
+                direct_avx512::<10, 2>,
+                direct_avx512::<11, 2>,
+                direct_avx512::<12, 2>,
+                direct_avx512::<13, 2>,
+                direct_avx512::<14, 2>,
+            ],
+            &[
+                direct_avx512::<1, 3>,
+                direct_avx512::<2, 3>,
+                direct_avx512::<3, 3>,
+                direct_avx512::<4, 3>,
+                direct_avx512::<5, 3>,
+                direct_avx512::<6, 3>,
+                direct_avx512::<7, 3>,
+                direct_avx512::<8, 3>,
+                direct_avx512::<9, 3>,
+            ],
+        ],
+        blocks: 2,
+        tail: tail_avx512,
+        finish: epilogue_avx512,
+    };
+    direct::run(&tiles, args, pixels, out);
+}
+
+entry_points! {
+    [#[target_feature(enable = "avx512f")]] Avx512::new();
+    winograd_input_avx512[T](batch: &Batch<'_>, input: &[Block], v: &mut [Block], stride: usize) =
+        winograd::input::transform::<_, T>;
+    winograd_weights_avx512[T, R](row: usize, plain: &[Block], lanes: &[u8], u: &mut [Block], stride: usize) =
+        winograd::weights::transform::<_, T, R>;
+    winograd_column_avx512[ROWS, BLOCKS](product: &Product<'_>, column: Column, m: &mut [Block]) =
+        winograd::multiply::column::<_, ROWS, BLOCKS>;
+    winograd_output_avx512[T, M](args: &Output<'_>, m: &[Block], out: &mut [Block]) =
+        winograd::output::transform::<_, T, M>;
+}
+
+// 6 tiles x 4 blocks: 24 sums, 4 of weights and 1 of input are 29 of 32 registers; 14 x 2: 28 + 2 + 1 = 31.
+#[target_feature(enable = "avx512f")]
+fn winograd_multiply_avx512(product: &Product<'_>, m: &mut [Block]) {
+    let choices = [
+        registers!(winograd_column_avx512, 4: 1 2 3 4 5 6),
+        registers!(winograd_column_avx512, 2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+        registers!(winograd_column_avx512, 1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+    ];
+    winograd::multiply::split(&choices, product, m);
+}
+
 #[target_feature(enable = "avx512f")]
 pub(crate) fn kernels() -> Kernels {
-    Kernels { isa: Isa::Avx512 }
+    Kernels {
+        isa: Isa::Avx512,
+        probe: ProbeKernel {
+            name: "fma_loop_avx512",
+            chains: 12,
+            fma_loop: fma_loop_avx512,
+            read_loop: read_loop_avx512,
+            copy_loop: copy_loop_avx512,
+        },
+        direct: ConvKernel { name: "direct_14x2_avx512", run: direct_14x2_avx512 },
+        activate: kernel!(activate_avx512),
+        activate_in_place: kernel!(activate_in_place_avx512),
+        binary: kernel!(binary_avx512),
+        scale: kernel!(scale_avx512),
+        winograd: winograd_kernels!(avx512:
+            winograd_input_avx512, winograd_weights_avx512, winograd_multiply_avx512, winograd_output_avx512,
+            epilogue_avx512),
+        pool: kernel!(pool_avx512),
+        maxmin_pool: kernel!(maxmin_pool_avx512),
+        global_pool: kernel!(global_pool_avx512),
+        squeeze: kernel!(squeeze_avx512),
+    }
 }

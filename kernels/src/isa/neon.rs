@@ -1,9 +1,21 @@
 //! NEON on aarch64: one block is four 128-bit registers; 32 registers.
 
 use core::arch::aarch64::*;
+use core::ops::Range;
 
 use crate::Block;
-use crate::isa::{Isa, Kernels};
+use crate::activation::Activation;
+use crate::conv::direct::{self, Row, Tiles};
+use crate::conv::winograd::input::Batch;
+use crate::conv::winograd::multiply::{Column, Product, registers};
+use crate::conv::winograd::output::Output;
+use crate::conv::winograd::{self, winograd_kernels};
+use crate::conv::{ConvArgs, ConvKernel};
+use crate::elementwise::{self, BinaryArgs, ScaleArgs};
+use crate::epilogue::{self, Rest, Tail};
+use crate::isa::{Isa, Kernels, entry_points, kernel};
+use crate::pool::{self, PoolArgs, PoolKind};
+use crate::probe::{self, ProbeKernel};
 use crate::simd::{Simd, simd_ops};
 
 #[derive(Clone, Copy)]
@@ -27,8 +39,34 @@ fn select_gt(a: float32x4_t, b: float32x4_t, yes: float32x4_t, no: float32x4_t) 
 
 #[inline]
 #[target_feature(enable = "neon")]
+fn clamp(a: float32x4_t, low: float32x4_t, high: float32x4_t) -> float32x4_t {
+    let a = select_gt(low, a, low, a);
+    select_gt(a, high, high, a)
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
 fn exp2_int(n: float32x4_t) -> float32x4_t {
     vreinterpretq_f32_s32(vshlq_n_s32::<23>(vaddq_s32(vcvtnq_s32_f32(n), vdupq_n_s32(127))))
+}
+
+/// In two steps: the first is exact, the second rounds.
+#[inline]
+#[target_feature(enable = "neon")]
+fn scale_exp2(a: float32x4_t, n: float32x4_t) -> float32x4_t {
+    let n = vcvtnq_s32_f32(n);
+    let low = vshrq_n_s32::<1>(n);
+    let high = vsubq_s32(n, low);
+    let bias = vdupq_n_s32(127);
+    let low = vreinterpretq_f32_s32(vshlq_n_s32::<23>(vaddq_s32(low, bias)));
+    let high = vreinterpretq_f32_s32(vshlq_n_s32::<23>(vaddq_s32(high, bias)));
+    vmulq_f32(vmulq_f32(a, low), high)
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn copysign(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+    vbslq_f32(vdupq_n_u32(0x8000_0000), b, a)
 }
 
 #[inline]
@@ -90,12 +128,21 @@ unsafe impl Simd for Neon {
             let zero = vdupq_n_f32(0.0);
             [vmaxq_f32(a[0], zero), vmaxq_f32(a[1], zero), vmaxq_f32(a[2], zero), vmaxq_f32(a[3], zero)]
         };
+        clamp(a: Quad, low: Quad, high: Quad) -> Quad = [
+            clamp(a[0], low[0], high[0]), clamp(a[1], low[1], high[1]),
+            clamp(a[2], low[2], high[2]), clamp(a[3], low[3], high[3]),
+        ];
         select_gt(a: Quad, b: Quad, yes: Quad, no: Quad) -> Quad = [
             select_gt(a[0], b[0], yes[0], no[0]), select_gt(a[1], b[1], yes[1], no[1]),
             select_gt(a[2], b[2], yes[2], no[2]), select_gt(a[3], b[3], yes[3], no[3]),
         ];
+        copysign(a: Quad, b: Quad) -> Quad =
+            [copysign(a[0], b[0]), copysign(a[1], b[1]), copysign(a[2], b[2]), copysign(a[3], b[3])];
         round(a: Quad) -> Quad = [vrndnq_f32(a[0]), vrndnq_f32(a[1]), vrndnq_f32(a[2]), vrndnq_f32(a[3])];
         exp2_int(n: Quad) -> Quad = [exp2_int(n[0]), exp2_int(n[1]), exp2_int(n[2]), exp2_int(n[3])];
+        scale_exp2(a: Quad, n: Quad) -> Quad = [
+            scale_exp2(a[0], n[0]), scale_exp2(a[1], n[1]), scale_exp2(a[2], n[2]), scale_exp2(a[3], n[3]),
+        ];
         exponent(a: Quad) -> Quad = [exponent(a[0]), exponent(a[1]), exponent(a[2]), exponent(a[3])];
         mantissa(a: Quad) -> Quad = [mantissa(a[0]), mantissa(a[1]), mantissa(a[2]), mantissa(a[3])];
         canonical_nan(a: Quad) -> Quad =
@@ -105,7 +152,98 @@ unsafe impl Simd for Neon {
     }
 }
 
+entry_points! {
+    [#[target_feature(enable = "neon")]] Neon::new();
+    // 24 sums + 4 of the factor + 4 of the addend = 32 of 32 registers; latency 4, up to 4 a cycle: 16 are busy.
+    fma_loop_neon(rounds: usize, state: &mut [Block]) = probe::fma_loop::<_, 6>;
+    read_loop_neon(from: &[Block], sum: &mut Block) = probe::read_loop::<_, 4>;
+    copy_loop_neon(from: &[Block], to: &mut [Block]) = probe::copy_loop;
+    epilogue_neon(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) =
+        |simd, rest, out, negative| epilogue::finish(simd, activate_in_place_neon, rest, out, negative);
+    activate_in_place_neon(activation: Activation, data: &mut [Block]) = elementwise::activate_in_place;
+    activate_neon(activation: Activation, input: &[Block], out: &mut [Block]) = |simd, activation, input, out| {
+        elementwise::activate(simd, activate_in_place_neon, activation, input, out)
+    };
+    binary_neon(args: &BinaryArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
+        |simd, args, pixels, out| elementwise::binary(simd, activate_in_place_neon, args, pixels, out);
+    scale_neon(args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
+        |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_neon, args, pixels, out);
+    pool_neon(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::pool;
+    maxmin_pool_neon(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::maxmin_pool;
+    global_pool_neon(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
+    squeeze_neon(width: usize, rows: &[Block], sum: &mut Block) = pool::squeeze;
+    tail_neon(
+        tail: &Tail<'_>,
+        plane_and_pixel: (usize, usize),
+        at_and_len: (usize, usize),
+        out: &mut [&mut [Block]],
+    ) = epilogue::tail;
+    direct_neon[M, N](row: &Row<'_>, window: &mut [Block], out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
+}
+
+#[target_feature(enable = "neon")]
+fn direct_6x1_neon(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
+    let tiles = Tiles {
+        rows: [
+            &[
+                direct_neon::<1, 1>,
+                direct_neon::<2, 1>,
+                direct_neon::<3, 1>,
+                direct_neon::<4, 1>,
+                direct_neon::<5, 1>,
+                direct_neon::<6, 1>,
+            ],
+            &[],
+            &[],
+        ],
+        blocks: 1,
+        tail: tail_neon,
+        finish: epilogue_neon,
+    };
+    direct::run(&tiles, args, pixels, out);
+}
+
+entry_points! {
+    [#[target_feature(enable = "neon")]] Neon::new();
+    winograd_input_neon[T](batch: &Batch<'_>, input: &[Block], v: &mut [Block], stride: usize) =
+        winograd::input::transform::<_, T>;
+    winograd_weights_neon[T, R](row: usize, plain: &[Block], lanes: &[u8], u: &mut [Block], stride: usize) =
+        winograd::weights::transform::<_, T, R>;
+    winograd_column_neon[ROWS, BLOCKS](product: &Product<'_>, column: Column, m: &mut [Block]) =
+        winograd::multiply::column::<_, ROWS, BLOCKS>;
+    winograd_output_neon[T, M](args: &Output<'_>, m: &[Block], out: &mut [Block]) =
+        winograd::output::transform::<_, T, M>;
+}
+
+// 6 tiles x 1 block: 24 sums, 4 of weights and 1 of input are 29 of 32 registers.
+#[target_feature(enable = "neon")]
+fn winograd_multiply_neon(product: &Product<'_>, m: &mut [Block]) {
+    let choices = [registers!(winograd_column_neon, 1: 1 2 3 4 5 6)];
+    winograd::multiply::split(&choices, product, m);
+}
+
 #[target_feature(enable = "neon")]
 pub(crate) fn kernels() -> Kernels {
-    Kernels { isa: Isa::Neon }
+    Kernels {
+        isa: Isa::Neon,
+        probe: ProbeKernel {
+            name: "fma_loop_neon",
+            chains: 6,
+            fma_loop: fma_loop_neon,
+            read_loop: read_loop_neon,
+            copy_loop: copy_loop_neon,
+        },
+        direct: ConvKernel { name: "direct_6x1_neon", run: direct_6x1_neon },
+        activate: kernel!(activate_neon),
+        activate_in_place: kernel!(activate_in_place_neon),
+        binary: kernel!(binary_neon),
+        scale: kernel!(scale_neon),
+        winograd: winograd_kernels!(neon:
+            winograd_input_neon, winograd_weights_neon, winograd_multiply_neon, winograd_output_neon,
+            epilogue_neon),
+        pool: kernel!(pool_neon),
+        maxmin_pool: kernel!(maxmin_pool_neon),
+        global_pool: kernel!(global_pool_neon),
+        squeeze: kernel!(squeeze_neon),
+    }
 }

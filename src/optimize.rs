@@ -1,0 +1,114 @@
+//! Rewrites of the graph that keep its meaning: the ordered list of passes, each with a name and an identity.
+//!
+//! A pass can be switched off by name; its effect on the result is then zero where the identity is bitwise, and within
+//! the bounds of `docs/numerics.md` where it is exact in real arithmetic only.
+
+mod dense_to_convolution;
+mod fold_batch_norm;
+mod fold_pad;
+mod fuse_epilogue;
+mod remove_identity;
+
+use crate::graph::{Graph, Node, ValueId};
+pub(crate) use fold_batch_norm::affine as batch_norm_affine;
+
+/// One rewrite.
+#[derive(Clone, Copy, Debug)]
+pub struct Pass {
+    /// The name by which it is switched off.
+    pub name: &'static str,
+    /// The identity it relies on.
+    pub identity: &'static str,
+    /// Whether the rewritten graph gives the same bits.
+    pub bitwise: bool,
+    run: fn(&mut Graph) -> usize,
+}
+
+/// All passes, in the order in which they run.
+pub const PASSES: [Pass; 5] = [
+    Pass {
+        name: "remove_identity",
+        identity: "x = x; a reshape of a reshape is the last one",
+        bitwise: true,
+        run: remove_identity::run,
+    },
+    Pass {
+        name: "fold_pad",
+        identity: "a convolution of a zero-padded image is the convolution with larger pads",
+        bitwise: true,
+        run: fold_pad::run,
+    },
+    Pass {
+        name: "fold_batch_norm",
+        identity: "s * (w x + b) + t = (s w) x + (s b + t)",
+        bitwise: false,
+        run: fold_batch_norm::run,
+    },
+    Pass {
+        name: "fuse_epilogue",
+        identity: "f(conv(x)) + y and f(conv(x) + y) with sum and f taken before the store",
+        bitwise: true,
+        run: fuse_epilogue::run,
+    },
+    Pass {
+        name: "dense_to_convolution",
+        identity: "a dense layer on a flattened image is a convolution whose window is the image",
+        bitwise: false,
+        run: dense_to_convolution::run,
+    },
+];
+
+/// How often a pass applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// The pass.
+    pub name: &'static str,
+    /// The number of nodes it rewrote.
+    pub rewrites: usize,
+}
+
+/// Runs every pass whose name is not in `disabled`.
+///
+/// # Errors
+/// Where `disabled` holds a name that is no pass.
+pub fn optimize(graph: &mut Graph, disabled: &[String]) -> crate::Result<Vec<Applied>> {
+    if let Some(unknown) = disabled.iter().find(|name| PASSES.iter().all(|pass| pass.name != name.as_str())) {
+        let names: Vec<&str> = PASSES.iter().map(|pass| pass.name).collect();
+        return Err(crate::Error::Option {
+            option: "disabled pass".into(),
+            reason: format!("\"{unknown}\" is no pass; expected one of {}", names.join(", ")),
+        });
+    }
+    let mut applied = Vec::new();
+    for pass in PASSES.iter().filter(|pass| disabled.iter().all(|name| name != pass.name)) {
+        let rewrites = (pass.run)(graph);
+        debug_assert!(graph.check().is_ok(), "after {}: {:?}", pass.name, graph.check());
+        applied.push(Applied { name: pass.name, rewrites });
+    }
+    graph.remove_unused();
+    Ok(applied)
+}
+
+/// The node that computes `value`, if it is computed, and if its only use is the one that the caller looks at.
+fn sole_producer(graph: &Graph, value: ValueId) -> Option<usize> {
+    let node = graph.nodes.iter().position(|node| node.output == value)?;
+    (graph.uses(value) == 1).then_some(node)
+}
+
+/// Rewrites the graph node by node: `merge` looks at a node, may change the graph's earlier nodes and values, and gives
+/// the node that takes its place and the earlier node that it swallowed.
+fn merge_into_later(graph: &mut Graph, merge: impl Fn(&mut Graph, &Node) -> Option<(Node, usize)>) -> usize {
+    let mut rewrites = 0;
+    let mut position = 0;
+    while position < graph.nodes.len() {
+        let node = graph.nodes[position].clone();
+        if let Some((merged, swallowed)) = merge(graph, &node) {
+            graph.nodes[position] = merged;
+            graph.nodes.remove(swallowed);
+            rewrites += 1;
+        } else {
+            position += 1;
+        }
+    }
+    rewrites
+}

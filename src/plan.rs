@@ -1,0 +1,141 @@
+//! How, where and with what: a graph becomes a flat list of steps whose kernel, packed weights and buffers are
+//! resolved. A plan depends on the model and the options only, never on the machine or on a timing.
+
+mod build;
+pub mod choose;
+pub mod layout;
+mod memory;
+mod pack;
+pub mod step;
+
+use aligned_vec::AVec;
+use sinew_kernels::Block;
+
+use crate::error::Result;
+use crate::graph::Graph;
+use crate::tensor::DType;
+pub use choose::{Algorithm, Family};
+use step::Step;
+
+/// What a plan depends on besides the model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlanOptions {
+    /// Parts into which a large step is cut: one per thread.
+    pub threads: usize,
+    /// The algorithm for every convolution that it serves; others keep their choice.
+    pub conv: Option<Family>,
+    /// Which Winograd tiles may be chosen.
+    pub winograd: Winograd,
+    /// Whether weights are kept as they are in the file and transformed inside a run: slower, without any growth.
+    pub compact_weights: bool,
+    /// Whether graph inputs and outputs change layout inside a run.
+    pub io: Io,
+    /// First-level data cache that blocking assumes, in bytes. Never detected.
+    pub l1_bytes: usize,
+    /// Second-level cache that blocking assumes, in bytes. Never detected.
+    pub l2_bytes: usize,
+}
+
+impl Default for PlanOptions {
+    fn default() -> Self {
+        Self {
+            threads: 1,
+            conv: None,
+            winograd: Winograd::Auto,
+            compact_weights: false,
+            io: Io::Plain,
+            l1_bytes: 32 << 10,
+            l2_bytes: 1 << 20,
+        }
+    }
+}
+
+/// Which Winograd tiles may be chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Winograd {
+    /// Any, by shape.
+    Auto,
+    /// None.
+    Off,
+    /// Only this output tile.
+    Tile(usize),
+}
+
+/// The layout at the graph's edges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Io {
+    /// The caller's own, row-major: the layout change is part of a run.
+    Plain,
+    /// Blocks of 16 channels: the layout change happens outside of a run.
+    Blocked,
+}
+
+/// A graph input or output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// The name in the model.
+    pub name: String,
+    /// The extent of each dimension.
+    pub shape: Vec<usize>,
+    /// What the caller hands in or gets.
+    pub dtype: DType,
+}
+
+impl Port {
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Everything that a run needs but the arena and the kernels.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// In the order in which they run.
+    pub steps: Vec<Step>,
+    /// What the caller hands in.
+    pub inputs: Vec<Port>,
+    /// What the caller gets.
+    pub outputs: Vec<Port>,
+    /// Changes of layout at the edges that are not part of a run: with [`Io::Blocked`] only.
+    pub(crate) edge_in: Vec<Step>,
+    pub(crate) edge_out: Vec<Step>,
+    /// Packed weights of all steps.
+    pub(crate) weights: AVec<Block>,
+    /// Offset of each buffer in the arena, in blocks.
+    pub(crate) offsets: Vec<usize>,
+    /// Blocks of the arena: values and scratch.
+    pub(crate) arena_blocks: usize,
+    /// Blocks of the largest scratch, which lies in the arena.
+    pub(crate) scratch_blocks: usize,
+}
+
+impl Plan {
+    /// Plans a graph.
+    ///
+    /// # Errors
+    /// Where the graph breaks an invariant or is too large for this machine's address space.
+    pub fn new(graph: &Graph, options: &PlanOptions) -> Result<Self> {
+        build::build(graph, options)
+    }
+
+    /// Bytes of the packed weights.
+    pub fn weights_bytes(&self) -> usize {
+        size_of_val(&self.weights[..])
+    }
+
+    /// Bytes of the arena: everything that a run writes besides the caller's outputs. Exact.
+    pub fn arena_bytes(&self) -> usize {
+        self.arena_blocks * size_of::<Block>()
+    }
+
+    /// Bytes of the arena that are scratch of the step that needs most.
+    pub fn scratch_bytes(&self) -> usize {
+        self.scratch_blocks * size_of::<Block>()
+    }
+}

@@ -1,0 +1,663 @@
+//! Builds a plan: walks the nodes in order, gives every value a place and every node its steps.
+//!
+//! A value exists in blocks, plain, or both; whichever a step needs is made where it is first needed, by a visible
+//! step. Concatenation and MaxMin write nothing twice: their inputs' producers write into the result's place.
+
+mod conv;
+mod plain;
+
+use std::collections::HashMap;
+
+use aligned_vec::AVec;
+use sinew_kernels::{Block, LANES};
+
+use super::layout::{Blocked, pack_channels};
+use super::memory::{self, Lifetime};
+use super::step::{Place, Plain, PlainPlace, Step, Strided, View, Work};
+use super::{Io, Plan, PlanOptions, Port};
+use crate::error::{Error, Result};
+use crate::graph::{Graph, MaxMinOrder, Node, Op, ValueId};
+use crate::run::parallel::{Along, Cut};
+use crate::tensor::DType;
+
+pub(super) fn build(graph: &Graph, options: &PlanOptions) -> Result<Plan> {
+    graph.check()?;
+    let mut builder = Builder::new(graph, options);
+    builder.lay_out();
+    for index in 0..graph.inputs.len() {
+        builder.bind_input(index)?;
+    }
+    for node in &graph.nodes {
+        builder.node(node)?;
+    }
+    let mut edge_out = Vec::new();
+    for (index, &id) in graph.outputs.iter().enumerate() {
+        builder.bind_output(index, id, &mut edge_out)?;
+    }
+    builder.finish(edge_out)
+}
+
+/// A buffer of the arena.
+#[derive(Clone, Copy, Debug)]
+struct Buffer {
+    blocks: usize,
+    first: usize,
+    last: usize,
+}
+
+struct Builder<'g> {
+    graph: &'g Graph,
+    options: &'g PlanOptions,
+    steps: Vec<Step>,
+    edge_in: Vec<Step>,
+    buffers: Vec<Buffer>,
+    weights: Vec<Block>,
+    /// Channels of each part of every value that can lie in blocks; empty for others.
+    parts: Vec<Vec<usize>>,
+    blocked: Vec<Option<View>>,
+    plain: Vec<Option<Plain>>,
+    /// The concatenation that a value is part of, and its first block there.
+    homes: HashMap<ValueId, (ValueId, usize)>,
+    producers: HashMap<ValueId, usize>,
+    /// Reads of each value, graph outputs included.
+    uses: Vec<usize>,
+}
+
+impl<'g> Builder<'g> {
+    fn new(graph: &'g Graph, options: &'g PlanOptions) -> Self {
+        let mut uses = vec![0; graph.values.len()];
+        for id in graph.nodes.iter().flat_map(|node| &node.inputs).chain(&graph.outputs) {
+            uses[id.0] += 1;
+        }
+        Self {
+            graph,
+            options,
+            steps: Vec::new(),
+            edge_in: Vec::new(),
+            buffers: Vec::new(),
+            weights: Vec::new(),
+            parts: vec![Vec::new(); graph.values.len()],
+            blocked: vec![None; graph.values.len()],
+            plain: vec![None; graph.values.len()],
+            homes: HashMap::new(),
+            producers: graph.nodes.iter().enumerate().map(|(i, node)| (node.output, i)).collect(),
+            uses,
+        }
+    }
+
+    // ---- layouts and places ----
+
+    /// Decides the parts of every value that can lie in blocks, and gives the inputs of each channel concatenation
+    /// their place in its result.
+    fn lay_out(&mut self) {
+        let graph = self.graph;
+        for (value, parts) in graph.values.iter().zip(&mut self.parts) {
+            *parts = Blocked::of_shape(&value.shape).map(|layout| layout.parts).unwrap_or_default();
+        }
+        for node in &graph.nodes {
+            if Blocked::of_shape(graph.shape(node.output)).is_none() {
+                continue;
+            }
+            let of = |id: ValueId| self.parts[id.0].clone();
+            self.parts[node.output.0] = match &node.op {
+                Op::Pool(_) | Op::GlobalPool(_) | Op::BatchNorm { .. } | Op::UpsampleNearest { .. } => {
+                    of(node.inputs[0])
+                }
+                Op::Unary(_) | Op::PRelu => of(node.inputs[0]),
+                Op::Conv(_) if self.is_depthwise(node) => of(node.inputs[0]),
+                Op::Binary(_) => {
+                    self.main_operand(node).map_or_else(|| of(node.output), |a| of(node.inputs[a]))
+                }
+                Op::MaxMin { .. } => [of(node.inputs[0]), of(node.inputs[0])].concat(),
+                Op::Concat { axis: 1 } => node.inputs.iter().flat_map(|&input| of(input)).collect(),
+                _ => of(node.output),
+            };
+            merge_full(&mut self.parts[node.output.0]);
+            if !matches!(node.op, Op::Concat { axis: 1 }) {
+                continue;
+            }
+            let mut block = 0;
+            for &input in &node.inputs {
+                // A reshape or a slice may be a view of something that lies elsewhere.
+                let is_view = self.producers.get(&input).is_none_or(|&producer| {
+                    matches!(graph.nodes[producer].op, Op::Reshape { .. } | Op::Slice { .. })
+                });
+                if !is_view {
+                    self.homes.entry(input).or_insert((node.output, block));
+                }
+                block += self.parts[input.0].iter().map(|channels| channels.div_ceil(LANES)).sum::<usize>();
+            }
+        }
+    }
+
+    /// Makes a buffer; it lives once a step uses it.
+    fn buffer(&mut self, blocks: usize) -> usize {
+        self.buffers.push(Buffer { blocks, first: usize::MAX, last: 0 });
+        self.buffers.len() - 1
+    }
+
+    /// Lets a buffer live through the whole run, and between runs.
+    fn pin(&mut self, place: Place) {
+        if let Place::Arena(buffer) = place {
+            self.buffers[buffer].first = 0;
+            self.buffers[buffer].last = usize::MAX;
+        }
+    }
+
+    /// The layout of a value that can lie in blocks.
+    fn layout(&self, id: ValueId) -> Blocked {
+        match Blocked::of_shape(self.graph.shape(id)) {
+            Some(layout) => Blocked { parts: self.parts[id.0].clone(), ..layout },
+            None => unreachable!("only values of rank 2 to 4 lie in blocks"),
+        }
+    }
+
+    /// A place for a value's blocks: in its concatenation, or a buffer of its own.
+    fn make_blocked(&mut self, id: ValueId) -> View {
+        if let Some(view) = &self.blocked[id.0] {
+            return view.clone();
+        }
+        let layout = self.layout(id);
+        let view = match self.homes.get(&id) {
+            Some(&(whole, block)) => {
+                let whole = self.make_blocked(whole);
+                View { skip: whole.skip + block * layout.pixels(), layout, ..whole }
+            }
+            None => {
+                let stride = layout.image_blocks();
+                let place = Place::Arena(self.buffer(layout.batch * stride));
+                View { place, skip: 0, batch_stride: stride, layout }
+            }
+        };
+        self.blocked[id.0] = Some(view.clone());
+        view
+    }
+
+    /// A value's blocks, made by a layout change if they are not there.
+    fn blocks_of(&mut self, id: ValueId) -> Result<View> {
+        if let Some(view) = &self.blocked[id.0] {
+            return Ok(view.clone());
+        }
+        if let Some(values) = self.graph.constant(id) {
+            let layout = self.layout(id);
+            let view = self.constant_blocks(values, layout);
+            self.blocked[id.0] = Some(view.clone());
+            return Ok(view);
+        }
+        let (from, strides) = match self.strided_source(id) {
+            Some(source) => source,
+            None => (self.plain_of(id)?, row_major(self.graph.shape(id))),
+        };
+        let strides = image_strides(&strides);
+        let to = self.make_blocked(id);
+        let name = self.graph.value(id).name.clone();
+        let work = Work::Pack { from, strides, to: to.clone() };
+        self.push(name, work, "to blocks of 16 channels")?;
+        Ok(to)
+    }
+
+    /// Packs a constant among the weights.
+    fn constant_blocks(&mut self, values: &[f32], layout: Blocked) -> View {
+        let skip = self.weights.len();
+        let pixels = layout.pixels();
+        let per_image = layout.channels() * pixels;
+        for image in values.chunks(per_image.max(1)) {
+            let mut first = 0;
+            for live in layout.lanes().into_iter().map(usize::from) {
+                for pixel in 0..pixels {
+                    let at =
+                        |lane: usize| if lane < live { image[(first + lane) * pixels + pixel] } else { 0.0 };
+                    self.weights.push(std::array::from_fn(at));
+                }
+                first += live;
+            }
+        }
+        View { place: Place::Weights, skip, batch_stride: layout.image_blocks(), layout }
+    }
+
+    /// A value in row-major order, made by a layout change if it is not there.
+    fn plain_of(&mut self, id: ValueId) -> Result<Plain> {
+        if let Some(plain) = self.plain[id.0] {
+            return Ok(plain);
+        }
+        let len = self.graph.shape(id).iter().product();
+        if let Some(values) = self.graph.constant(id) {
+            let at = self.weights.len();
+            self.push_weights_flat(values);
+            let plain = Plain { place: PlainPlace::Weights(at), len };
+            self.plain[id.0] = Some(plain);
+            return Ok(plain);
+        }
+        if let Some((from, strides)) = self.strided_source(id) {
+            let shape = self.graph.shape(id).to_vec();
+            let to = self.make_plain(len);
+            let copy = strided(&shape, &strides, &row_major(&shape), 0, 0);
+            self.push(
+                self.graph.value(id).name.clone(),
+                Work::CopyPlain { from, to, copy, fill: None },
+                "reorders dimensions",
+            )?;
+            self.plain[id.0] = Some(to);
+            return Ok(to);
+        }
+        let Some(from) = self.blocked[id.0].clone() else {
+            unreachable!("a value is computed before it is used")
+        };
+        let to = self.make_plain(len);
+        let strides = image_strides(&row_major(self.graph.shape(id)));
+        self.push(
+            self.graph.value(id).name.clone(),
+            Work::Unpack { from, to, strides },
+            "to row-major order",
+        )?;
+        self.plain[id.0] = Some(to);
+        Ok(to)
+    }
+
+    /// Plain elements in the arena (not the caller's), for steps that read them as flat blocks.
+    fn arena_plain_of(&mut self, id: ValueId) -> Result<Plain> {
+        let from = self.plain_of(id)?;
+        if matches!(from.place, PlainPlace::Arena(_) | PlainPlace::Weights(_)) {
+            return Ok(from);
+        }
+        let to = self.make_plain(from.len);
+        let copy = strided(&[from.len], &[1], &[1], 0, 0);
+        self.push(
+            self.graph.value(id).name.clone(),
+            Work::CopyPlain { from, to, copy, fill: None },
+            "into the arena",
+        )?;
+        self.plain[id.0] = Some(to);
+        Ok(to)
+    }
+
+    fn make_plain(&mut self, len: usize) -> Plain {
+        Plain { place: PlainPlace::Arena(self.buffer(len.div_ceil(LANES))), len }
+    }
+
+    fn push_weights_flat(&mut self, values: &[f32]) {
+        for chunk in values.chunks(LANES) {
+            let mut block = [0.0; LANES];
+            block[..chunk.len()].copy_from_slice(chunk);
+            self.weights.push(block);
+        }
+    }
+
+    fn push_weights(&mut self, blocks: &[Block]) -> std::ops::Range<usize> {
+        let start = self.weights.len();
+        self.weights.extend_from_slice(blocks);
+        start..self.weights.len()
+    }
+
+    /// A value that is plain already but for the order of its dimensions: its elements and a stride per dimension.
+    fn strided_source(&self, id: ValueId) -> Option<(Plain, Vec<usize>)> {
+        if let Some(plain) = self.plain[id.0] {
+            return Some((plain, row_major(self.graph.shape(id))));
+        }
+        let node = &self.graph.nodes[*self.producers.get(&id)?];
+        let Op::Transpose { permutation } = &node.op else { return None };
+        let (plain, strides) = self.strided_source(node.inputs[0])?;
+        Some((plain, permutation.iter().map(|&dimension| strides[dimension]).collect()))
+    }
+
+    // ---- inputs and outputs ----
+
+    fn bind_input(&mut self, index: usize) -> Result<()> {
+        let id = self.graph.inputs[index];
+        let value = self.graph.value(id);
+        // What reorders the input or reads an image as it is keeps the caller's layout.
+        let stays_plain = |node: &Node| {
+            self.reads_plain_image(node) || matches!(node.op, Op::Transpose { .. } | Op::Reshape { .. })
+        };
+        let in_blocks = self.options.io == Io::Blocked
+            && Blocked::of_shape(&value.shape).is_some()
+            && !self.graph.nodes.iter().all(|node| !node.inputs.contains(&id) || stays_plain(node));
+        let before = std::mem::take(&mut self.steps);
+        let len = value.shape.iter().product();
+        if value.dtype == DType::F32 {
+            self.plain[id.0] = Some(Plain { place: PlainPlace::Input(index), len });
+        } else {
+            let to = self.make_plain(len);
+            self.push(value.name.clone(), Work::Convert { input: index, to }, "integers to f32")?;
+            self.plain[id.0] = Some(to);
+        }
+        if in_blocks {
+            let view = self.blocks_of(id)?;
+            self.edge_in.append(&mut self.steps);
+            self.pin(view.place);
+            self.plain[id.0] = None;
+        }
+        let own = std::mem::replace(&mut self.steps, before);
+        for step in own {
+            self.push_step(step)?;
+        }
+        Ok(())
+    }
+
+    fn bind_output(&mut self, index: usize, id: ValueId, edge_out: &mut Vec<Step>) -> Result<()> {
+        let name = self.graph.value(id).name.clone();
+        if self.graph.value(id).dtype == DType::I64 {
+            return Ok(()); // written by the node itself
+        }
+        if self.plain[id.0].is_some_and(|plain| plain.place == PlainPlace::Output(index)) {
+            return Ok(());
+        }
+        let len = self.graph.shape(id).iter().product();
+        let to = Plain { place: PlainPlace::Output(index), len };
+        let work = match (&self.blocked[id.0], self.plain[id.0]) {
+            (Some(from), _) => {
+                let strides = image_strides(&row_major(self.graph.shape(id)));
+                Work::Unpack { from: from.clone(), to, strides }
+            }
+            _ => {
+                let from = self.plain_of(id)?;
+                Work::CopyPlain { from, to, copy: strided(&[len], &[1], &[1], 0, 0), fill: None }
+            }
+        };
+        match (&work, self.options.io) {
+            (Work::Unpack { from, .. }, Io::Blocked) => {
+                self.pin(from.place);
+                let steps = std::mem::take(&mut self.steps);
+                self.push(name, work, "to row-major order")?;
+                edge_out.append(&mut self.steps);
+                self.steps = steps;
+            }
+            _ => self.push(name, work, "to the caller's output")?,
+        }
+        Ok(())
+    }
+
+    /// Where a node that computes a plain value puts it: the caller's output where nothing else reads it.
+    fn plain_target(&mut self, id: ValueId) -> Plain {
+        let len = self.graph.shape(id).iter().product();
+        let output = self.graph.outputs.iter().position(|&output| output == id);
+        let plain = match output {
+            Some(index) if self.uses[id.0] == 1 => Plain { place: PlainPlace::Output(index), len },
+            _ => self.make_plain(len),
+        };
+        self.plain[id.0] = Some(plain);
+        plain
+    }
+
+    // ---- steps ----
+
+    /// Adds a step on one thread, or on all where it moves enough bytes.
+    fn push(&mut self, name: String, work: Work, why: &str) -> Result<()> {
+        let bytes = work.bytes();
+        let cut = self.cut_bytes(bytes, work.output_layout());
+        let (op, algorithm) = (work.verb(), work.verb());
+        self.push_step(Step {
+            name,
+            op,
+            algorithm,
+            why: why.to_owned(),
+            macs: 0,
+            bytes,
+            buffers: work.buffers(),
+            work,
+            scratch: None,
+            scratch_blocks: 0,
+            cut,
+        })
+    }
+
+    fn push_step(&mut self, mut step: Step) -> Result<()> {
+        if step.scratch_blocks > 0 {
+            let scratch = self.buffer(step.scratch_blocks);
+            step.scratch = Some(scratch);
+            step.buffers.push(scratch);
+        }
+        let now = self.steps.len();
+        for &buffer in &step.buffers {
+            let buffer = &mut self.buffers[buffer];
+            buffer.first = buffer.first.min(now);
+            buffer.last = buffer.last.max(now);
+        }
+        self.steps.push(step);
+        Ok(())
+    }
+
+    /// Parts for a step that is bound by memory: worth another thread from 256 KB on, whose 10 us are several times
+    /// what it costs to hand work over.
+    fn cut_bytes(&self, bytes: u64, layout: Option<&Blocked>) -> Cut {
+        const PER_PART: u64 = 256 << 10;
+        let Some(layout) = layout else { return Cut::WHOLE };
+        let parts = self.options.threads.min((bytes / PER_PART) as usize).max(1);
+        if layout.blocks() >= parts {
+            return Cut { parts, along: Along::Blocks { unit: 1 } };
+        }
+        Cut { parts, along: Along::Pixels { unit: layout.width.max(1) } }
+    }
+
+    fn node(&mut self, node: &'g Node) -> Result<()> {
+        match &node.op {
+            Op::Conv(conv) => self.convolution(node, conv),
+            Op::Dense { after } => self.dense(node, *after),
+            Op::Pool(pool) => {
+                let input = self.blocks_of(node.inputs[0])?;
+                let output = self.make_blocked(node.output);
+                self.push(
+                    node.name.clone(),
+                    Work::Pool { pool: pool.clone(), input, output },
+                    "window by window",
+                )
+            }
+            Op::GlobalPool(kind) => {
+                let input = self.blocks_of(node.inputs[0])?;
+                let output = self.make_blocked(node.output);
+                self.push(
+                    node.name.clone(),
+                    Work::GlobalPool { kind: *kind, input, output },
+                    "one pass over the map",
+                )
+            }
+            Op::Unary(function) => {
+                let (input, output) = self.elementwise(node)?;
+                self.push(node.name.clone(), Work::Unary { function: *function, input, output }, "one pass")
+            }
+            Op::BatchNorm { epsilon } => {
+                let input = self.blocks_of(node.inputs[0])?;
+                let output = self.make_blocked(node.output);
+                let Some((scale, shift)) =
+                    crate::optimize::batch_norm_affine(self.graph, &node.inputs[1..], *epsilon)
+                else {
+                    return Err(node_error(node, "its statistics are not constant"));
+                };
+                let pack = |values: Vec<f64>| {
+                    pack_channels(&values.iter().map(|&v| v as f32).collect::<Vec<_>>(), &input.layout)
+                };
+                let (scale, shift) = (pack(scale), pack(shift));
+                let (scale, shift) = (self.push_weights(&scale), self.push_weights(&shift));
+                self.push(
+                    node.name.clone(),
+                    Work::Affine { input, output, scale, shift },
+                    "one multiply-add a number",
+                )
+            }
+            Op::PRelu => self.prelu(node),
+            Op::Binary(op) => self.binary(node, *op),
+            Op::Softmax { axis } => self.softmax(node, *axis),
+            Op::Concat { axis } => self.concat(node, *axis),
+            Op::MaxMin { order } => {
+                let input = self.blocks_of(node.inputs[0])?;
+                let output = self.make_blocked(node.output);
+                let half = View { layout: input.layout.clone(), ..output.clone() };
+                let other = View { skip: output.skip + input.layout.image_blocks(), ..half.clone() };
+                let (positive, negative) = match order {
+                    MaxMinOrder::PositiveFirst => (half, other),
+                    MaxMinOrder::NegativeFirst => (other, half),
+                };
+                self.push(
+                    node.name.clone(),
+                    Work::MaxMin { input, positive, negative },
+                    "both halves in one pass",
+                )
+            }
+            Op::Transpose { permutation } => self.transpose(node, permutation),
+            Op::Reshape { .. } => self.reshape(node),
+            Op::Pad { amounts, value } => self.pad(node, amounts, *value),
+            Op::Slice { start, step, size } => self.slice(node, start, step, size),
+            Op::UpsampleNearest { factors } => self.upsample(node, *factors),
+            Op::ArgMax { axis, .. } => self.arg_max(node, *axis),
+            Op::Lrn { size, alpha, beta, bias } => {
+                let input = self.blocks_of(node.inputs[0])?;
+                let input = self.one_part(&node.name, input)?;
+                let output = self.make_blocked(node.output);
+                let work = Work::Lrn { input, output, size: *size, alpha: *alpha, beta: *beta, bias: *bias };
+                self.push(node.name.clone(), work, "a window of channels")
+            }
+        }
+    }
+
+    /// Input and output of an element-wise node: blocks, or plain elements as if they were.
+    fn elementwise(&mut self, node: &Node) -> Result<(View, View)> {
+        let id = node.inputs[0];
+        let in_blocks = Blocked::of_shape(self.graph.shape(id)).is_some();
+        if in_blocks && (self.blocked[id.0].is_some() || self.strided_source(id).is_some()) {
+            let input = self.blocks_of(id)?;
+            let output = self.make_blocked(node.output);
+            return Ok((input, output));
+        }
+        let input = self.arena_plain_of(id)?;
+        let output = self.make_plain(input.len);
+        self.plain[node.output.0] = Some(output);
+        Ok((flat(input), flat(output)))
+    }
+
+    /// The same value with all its channels in one part, by a repacking step where they are in several.
+    fn one_part(&mut self, name: &str, view: View) -> Result<View> {
+        if view.layout.is_contiguous() {
+            return Ok(view);
+        }
+        let parts = vec![view.layout.channels()];
+        self.repack(name, view, parts)
+    }
+
+    /// The same value with other parts.
+    fn repack(&mut self, name: &str, from: View, parts: Vec<usize>) -> Result<View> {
+        let layout = Blocked { parts, ..from.layout.clone() };
+        let stride = layout.image_blocks();
+        let place = Place::Arena(self.buffer(layout.batch * stride));
+        let to = View { place, skip: 0, batch_stride: stride, layout };
+        let count = from.layout.channels();
+        let work = Work::CopyChannels { from, to: to.clone(), from_channel: 0, to_channel: 0, count };
+        self.push(name.to_owned(), work, "channels of other parts")?;
+        Ok(to)
+    }
+
+    fn concat(&mut self, node: &'g Node, axis: usize) -> Result<()> {
+        if axis != 1 || Blocked::of_shape(self.graph.shape(node.output)).is_none() {
+            return self.concat_plain(node, axis);
+        }
+        let whole = self.make_blocked(node.output);
+        let mut block = 0;
+        for &input in &node.inputs {
+            let view = self.blocks_of(input)?;
+            let skip = whole.skip + block * whole.layout.pixels();
+            if (view.place, view.skip) != (whole.place, skip) {
+                let to = View { skip, layout: view.layout.clone(), ..whole.clone() };
+                let count = view.layout.channels();
+                let copy =
+                    Work::CopyChannels { from: view.clone(), to, from_channel: 0, to_channel: 0, count };
+                self.push(node.name.clone(), copy, "its producer writes elsewhere")?;
+            }
+            block += view.layout.blocks();
+        }
+        Ok(())
+    }
+
+    // ---- finishing ----
+
+    fn finish(self, edge_out: Vec<Step>) -> Result<Plan> {
+        let lifetimes: Vec<Lifetime> = self
+            .buffers
+            .iter()
+            .map(|buffer| Lifetime {
+                blocks: buffer.blocks,
+                first: buffer.first.min(buffer.last),
+                last: buffer.last,
+            })
+            .collect();
+        let (offsets, arena_blocks) = memory::place(&lifetimes);
+        let scratch_blocks = self.steps.iter().map(|step| step.scratch_blocks).max().unwrap_or(0);
+        let port = |&id: &ValueId| {
+            let value = self.graph.value(id);
+            Port { name: value.name.clone(), shape: value.shape.clone(), dtype: value.dtype }
+        };
+        Ok(Plan {
+            inputs: self.graph.inputs.iter().map(port).collect(),
+            outputs: self.graph.outputs.iter().map(port).collect(),
+            steps: self.steps,
+            edge_in: self.edge_in,
+            edge_out,
+            weights: AVec::from_slice(64, &self.weights),
+            offsets,
+            arena_blocks,
+            scratch_blocks,
+        })
+    }
+}
+
+fn node_error(node: &Node, reason: &str) -> Error {
+    Error::Node { op: node.op.name().into(), node: node.name.clone(), reason: reason.into() }
+}
+
+/// Joins each part that ends at a block with the next: the same blocks, fewer parts.
+fn merge_full(parts: &mut Vec<usize>) {
+    parts.dedup_by(|next, part| {
+        let full = *part % LANES == 0;
+        if full {
+            *part += *next;
+        }
+        full
+    });
+}
+
+/// Elements between neighbours, per dimension, of a row-major tensor.
+fn row_major(shape: &[usize]) -> Vec<usize> {
+    let mut strides = vec![1; shape.len()];
+    for dimension in (1..shape.len()).rev() {
+        strides[dimension - 1] = strides[dimension] * shape[dimension];
+    }
+    strides
+}
+
+/// The strides of image, channel, row and pixel, for ranks 2 to 4 as [`Blocked::of_shape`] reads them.
+fn image_strides(strides: &[usize]) -> [usize; 4] {
+    match *strides {
+        [n, c] => [n, c, 0, 0],
+        [n, c, l] => [n, c, 0, l],
+        [n, c, h, w] => [n, c, h, w],
+        _ => unreachable!("only values of rank 2 to 4 lie in blocks"),
+    }
+}
+
+/// A strided copy of a box; dimensions beyond the given ones have extent 1.
+fn strided(extents: &[usize], from: &[usize], to: &[usize], from_start: usize, to_start: usize) -> Strided {
+    let pad = |values: &[usize], fill: usize| {
+        let mut all = [fill; super::step::MAX_RANK];
+        all[super::step::MAX_RANK - values.len()..].copy_from_slice(values);
+        all
+    };
+    Strided {
+        extents: pad(extents, 1),
+        from_strides: pad(from, 0),
+        to_strides: pad(to, 0),
+        from_start,
+        to_start,
+    }
+}
+
+/// Plain elements in the arena or the weights as blocks of 16 in a row.
+fn flat(plain: Plain) -> View {
+    let blocks = plain.len.div_ceil(LANES);
+    let layout = Blocked { batch: 1, parts: vec![LANES], height: 1, width: blocks };
+    let (place, skip) = match plain.place {
+        PlainPlace::Arena(buffer) => (Place::Arena(buffer), 0),
+        PlainPlace::Weights(at) => (Place::Weights, at),
+        PlainPlace::Input(_) | PlainPlace::Output(_) => {
+            unreachable!("flat views are of the engine's own memory")
+        }
+    };
+    View { place, skip, batch_stride: blocks, layout }
+}

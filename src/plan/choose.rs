@@ -1,0 +1,324 @@
+//! Which algorithm computes a convolution: one ordered list, best first. The first that serves the shape and whose
+//! rule holds is taken; the last serves all. The rule looks at one image, at shapes and options only.
+
+use sinew_kernels::conv::ConvGeometry;
+use sinew_kernels::conv::winograd::{WeightForm, WinogradTile};
+
+use super::{PlanOptions, Winograd};
+
+/// How a convolution is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Algorithm {
+    /// One image, one window: a matrix times a vector, at the speed of memory.
+    Dense,
+    /// One filter per channel.
+    Depthwise,
+    /// From the plain image: few channels, never padded to a block.
+    PlainImage,
+    /// Winograd with tiles of this size, from weights in this form.
+    Winograd(WinogradTile, WeightForm),
+    /// 1x1, stride 1: the map as one row of pixels.
+    Pointwise,
+    /// Groups that are no whole blocks, without computing zeros.
+    Grouped,
+    /// Any window, from the blocks as they lie.
+    Direct,
+    /// Gathered windows times the weights.
+    Im2col,
+}
+
+impl Algorithm {
+    /// The name in plans and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Algorithm::Dense => "dense",
+            Algorithm::Depthwise => "depthwise",
+            Algorithm::PlainImage => "plain-image",
+            Algorithm::Winograd(tile, form) => match (tile.output, form) {
+                (2, WeightForm::Stored) => "winograd-2",
+                (2, WeightForm::Plain) => "winograd-2-plain-weights",
+                (4, WeightForm::Stored) => "winograd-4",
+                (4, WeightForm::Plain) => "winograd-4-plain-weights",
+                (_, WeightForm::Stored) => "winograd-6",
+                (_, WeightForm::Plain) => "winograd-6-plain-weights",
+            },
+            Algorithm::Pointwise => "pointwise",
+            Algorithm::Grouped => "grouped",
+            Algorithm::Direct => "direct",
+            Algorithm::Im2col => "im2col",
+        }
+    }
+}
+
+/// A first layer with at most so many channels reads the plain image.
+pub const PLAIN_IMAGE_CHANNELS: usize = 4;
+
+/// What the choice looks at.
+#[derive(Clone, Debug)]
+pub struct ConvShape {
+    /// The sizes.
+    pub geometry: ConvGeometry,
+    /// Groups.
+    pub groups: usize,
+    /// All input channels.
+    pub in_channels: usize,
+    /// All output channels.
+    pub out_channels: usize,
+    /// Whether every group is whole blocks, on both sides.
+    pub groups_are_blocks: bool,
+    /// Whether the input is a plain graph input that nothing else needs in blocks.
+    pub plain_input: bool,
+}
+
+/// The choice and its reasons.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// What was taken.
+    pub algorithm: Algorithm,
+    /// Why it was taken and why those before it were not.
+    pub why: String,
+}
+
+/// The tiles that have kernels.
+const TILES: [WinogradTile; 5] = [
+    WinogradTile { output: 2, kernel: 3 },
+    WinogradTile { output: 4, kernel: 3 },
+    WinogradTile { output: 6, kernel: 3 },
+    WinogradTile { output: 2, kernel: 5 },
+    WinogradTile { output: 4, kernel: 5 },
+];
+
+/// Algorithms that can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// No transforms and no gathering.
+    Direct,
+    /// Gathered windows.
+    Im2col,
+    /// Winograd, wherever it serves.
+    Winograd,
+}
+
+impl Family {
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Family::Direct => "direct",
+            Family::Im2col => "im2col",
+            Family::Winograd => "winograd",
+        }
+    }
+}
+
+/// An entry of the list: the reason for taking it, or for passing on.
+type Rule = fn(&ConvShape, &PlanOptions) -> Result<(Algorithm, String), String>;
+
+/// Best first.
+const RULES: [(&str, Rule); 8] = [
+    ("depthwise", depthwise),
+    ("dense", dense),
+    ("plain-image", plain_image),
+    ("winograd", winograd),
+    ("pointwise", pointwise),
+    ("grouped", grouped),
+    ("direct", direct),
+    ("im2col", im2col),
+];
+
+/// Chooses the algorithm of a convolution.
+pub fn choose(shape: &ConvShape, options: &PlanOptions) -> Choice {
+    let mut passed = Vec::new();
+    let mut forced = None;
+    if let Some(wanted) = options.conv {
+        match force(shape, wanted, options) {
+            Ok(choice) => return choice,
+            Err(reason) => forced = Some(format!("{} cannot serve it: {reason}", wanted.name())),
+        }
+    }
+    passed.extend(forced);
+    for (name, rule) in RULES {
+        match rule(shape, options) {
+            Ok((algorithm, reason)) => {
+                passed.insert(0, reason);
+                return Choice { algorithm, why: passed.join("; ") };
+            }
+            Err(reason) => passed.push(format!("not {name}: {reason}")),
+        }
+    }
+    unreachable!("im2col serves every shape")
+}
+
+/// The undilated convolution of one fragment of a dilated one with stride 1, and the fragment's first input pixel.
+///
+/// `phase` is the first output pixel of the fragment.
+pub fn fragment(g: &ConvGeometry, phase: [usize; 2]) -> (ConvGeometry, [usize; 2]) {
+    let pads = [g.pad_top, g.pad_left];
+    let axis = |axis: usize, input: usize, output: usize| {
+        let (d, p, r) = (g.dilation[axis], pads[axis], phase[axis]);
+        let first = (r + d * p - p) % d;
+        let sizes = [input.saturating_sub(first).div_ceil(d), output.saturating_sub(r).div_ceil(d)];
+        (first, (p + first).saturating_sub(r) / d, sizes)
+    };
+    let (row, pad_top, [in_height, out_height]) = axis(0, g.in_height, g.out_height);
+    let (column, pad_left, [in_width, out_width]) = axis(1, g.in_width, g.out_width);
+    let geometry = ConvGeometry {
+        in_height,
+        in_width,
+        out_height,
+        out_width,
+        dilation: [1, 1],
+        pad_top,
+        pad_left,
+        ..*g
+    };
+    (geometry, [row, column])
+}
+
+/// The algorithm for the fragments of a dilated convolution, where running it as fragments pays: where Winograd
+/// serves them. All other algorithms take a dilation as it is.
+pub fn choose_fragments(shape: &ConvShape, options: &PlanOptions) -> Option<Choice> {
+    let g = &shape.geometry;
+    let depthwise =
+        shape.groups > 1 && shape.groups == shape.in_channels && shape.groups == shape.out_channels;
+    if g.dilation == [1, 1]
+        || g.stride != [1, 1]
+        || depthwise
+        || options.conv.is_some_and(|conv| conv != Family::Winograd)
+    {
+        return None;
+    }
+    let sizes = [g.in_height, g.in_width, g.out_height, g.out_width];
+    let dilations = [g.dilation[0], g.dilation[1], g.dilation[0], g.dilation[1]];
+    if sizes.iter().zip(dilations).any(|(&size, dilation)| size < dilation) {
+        return None; // some fragment would be empty
+    }
+    let (geometry, _) = fragment(g, [0, 0]);
+    let (algorithm, reason) = winograd(&ConvShape { geometry, ..shape.clone() }, options).ok()?;
+    let why = format!("fragments of a {}x{} dilation: {reason}", g.dilation[0], g.dilation[1]);
+    Some(Choice { algorithm, why })
+}
+
+/// The wanted algorithm, if it serves the shape.
+fn force(shape: &ConvShape, wanted: Family, options: &PlanOptions) -> Result<Choice, String> {
+    let candidates: &[Rule] = match wanted {
+        Family::Winograd => &[any_winograd],
+        Family::Im2col => &[im2col],
+        Family::Direct => &[depthwise, dense, plain_image, pointwise, grouped, direct],
+    };
+    let taken = candidates.iter().map(|rule| rule(shape, options));
+    let algorithm = taken.reduce(|first, next| first.or(next)).unwrap_or(Err("nothing serves it".into()))?.0;
+    Ok(Choice { algorithm, why: "asked for".into() })
+}
+
+fn depthwise(shape: &ConvShape, _: &PlanOptions) -> Result<(Algorithm, String), String> {
+    if shape.groups > 1 && shape.groups == shape.in_channels && shape.in_channels == shape.out_channels {
+        return Ok((Algorithm::Depthwise, "one filter per channel".into()));
+    }
+    Err("channels are mixed".into())
+}
+
+fn dense(shape: &ConvShape, _: &PlanOptions) -> Result<(Algorithm, String), String> {
+    let g = &shape.geometry;
+    let one_window = g.kernel == [g.in_height, g.in_width] && g.out_pixels() == 1;
+    if one_window && g.pad_top == 0 && g.pad_left == 0 && g.dilation == [1, 1] && shape.groups == 1 {
+        return Ok((Algorithm::Dense, "the window is the whole input".into()));
+    }
+    Err("more than one output pixel".into())
+}
+
+fn plain_image(shape: &ConvShape, _: &PlanOptions) -> Result<(Algorithm, String), String> {
+    if !shape.plain_input {
+        return Err("the input is not a plain graph input".into());
+    }
+    if shape.groups != 1 || shape.in_channels > PLAIN_IMAGE_CHANNELS {
+        return Err(format!("{} channels fill a block well enough", shape.in_channels));
+    }
+    Ok((Algorithm::PlainImage, format!("{} channels are read as they lie, none padded", shape.in_channels)))
+}
+
+/// Winograd by shape. Evidence: `docs/winograd.md`.
+fn winograd(shape: &ConvShape, options: &PlanOptions) -> Result<(Algorithm, String), String> {
+    let (Algorithm::Winograd(tile, form), reason) = any_winograd(shape, options)? else {
+        return Err("no tile".into());
+    };
+    let [height, width] = [shape.geometry.out_height, shape.geometry.out_width];
+    if shape.in_channels / shape.groups < 16 || shape.out_channels / shape.groups < 16 {
+        return Err("with less than 16 channels the transforms cost more than they save".into());
+    }
+    if height.min(width) < tile.output {
+        return Err(format!("the {height}x{width} map is smaller than a tile"));
+    }
+    Ok((Algorithm::Winograd(tile, form), reason))
+}
+
+/// The Winograd tile and weights for a shape, whether they pay or not.
+fn any_winograd(shape: &ConvShape, options: &PlanOptions) -> Result<(Algorithm, String), String> {
+    let g = &shape.geometry;
+    let kernel = match g.kernel {
+        [3, 3] => 3,
+        [5, 5] => 5,
+        _ => return Err("the window is neither 3x3 nor 5x5".into()),
+    };
+    if g.stride != [1, 1] || g.dilation != [1, 1] {
+        return Err("it has a stride or a dilation".into());
+    }
+    if shape.groups > 1 && !shape.groups_are_blocks {
+        return Err("groups are no whole blocks".into());
+    }
+    let channels = shape.in_channels / shape.groups;
+    let four = WinogradTile { output: 4, kernel };
+    let transformed = four.positions() * channels * (shape.out_channels / shape.groups) * 4;
+    let tiles = four.tiles(g.out_height, g.out_width);
+    let in_cache = transformed <= options.l2_bytes + options.l2_bytes / 2;
+    let (output, reason) = match options.winograd {
+        Winograd::Off => return Err("switched off".into()),
+        Winograd::Tile(output) => (output, "the tile asked for".to_owned()),
+        Winograd::Auto if in_cache => (4, "transformed weights stay in the second-level cache".to_owned()),
+        Winograd::Auto if tiles >= 49 => {
+            (4, format!("{tiles} tiles pay for streaming the transformed weights"))
+        }
+        Winograd::Auto => (2, format!("{tiles} tiles: the smaller tile's weights are less to stream")),
+    };
+    let tile = WinogradTile { output, kernel };
+    if !TILES.contains(&tile) {
+        return Err(format!("there is no tile of {output}x{output} outputs for a {kernel}x{kernel} window"));
+    }
+    let form = if options.compact_weights { WeightForm::Plain } else { WeightForm::Stored };
+    Ok((Algorithm::Winograd(tile, form), reason))
+}
+
+fn pointwise(shape: &ConvShape, _: &PlanOptions) -> Result<(Algorithm, String), String> {
+    let g = &shape.geometry;
+    if g.kernel != [1, 1] || g.stride != [1, 1] {
+        return Err("not 1x1 with stride 1".into());
+    }
+    if g.in_pixels() != g.out_pixels() || g.pad_top != 0 || g.pad_left != 0 {
+        return Err("it has pads".into());
+    }
+    if shape.groups != 1 && !shape.groups_are_blocks {
+        return Err("groups are no whole blocks".into());
+    }
+    Ok((Algorithm::Pointwise, "1x1: the map is one row of pixels".into()))
+}
+
+fn grouped(shape: &ConvShape, _: &PlanOptions) -> Result<(Algorithm, String), String> {
+    if shape.groups == 1 || shape.groups_are_blocks {
+        return Err("channels are whole blocks".into());
+    }
+    let channels = shape.in_channels / shape.groups;
+    Ok((Algorithm::Grouped, format!("{channels} channels a group: no zeros are multiplied")))
+}
+
+fn direct(shape: &ConvShape, _: &PlanOptions) -> Result<(Algorithm, String), String> {
+    if shape.groups > 1 && !shape.groups_are_blocks {
+        return Err("groups are no whole blocks".into());
+    }
+    Ok((Algorithm::Direct, "straight from the blocks, no copy".into()))
+}
+
+fn im2col(shape: &ConvShape, _: &PlanOptions) -> Result<(Algorithm, String), String> {
+    if shape.groups > 1 && !shape.groups_are_blocks {
+        return Err("groups are no whole blocks".into());
+    }
+    Ok((Algorithm::Im2col, "serves every shape".into()))
+}

@@ -1,0 +1,542 @@
+//! One step: finds its operands in the arena, the weights and the caller's memory, and calls the kernel for each part.
+
+use std::ops::Range;
+
+use sinew_kernels::activation::Activation;
+use sinew_kernels::conv::{ConvArgs, ConvGeometry};
+use sinew_kernels::epilogue::Epilogue;
+use sinew_kernels::isa::Kernels;
+use sinew_kernels::{Block, LANES, elementwise, pool};
+
+use super::borrow::views;
+use super::parallel::{Cut, for_each_part};
+use super::{Input, Output};
+use crate::graph::{BinaryOp, Pool, PoolKind};
+use crate::plan::step::{
+    ConvWork, MAX_RANK, Operand, Place, Plain, PlainConvWork, PlainPlace, Step, Strided, View, Work,
+};
+use crate::plan::{Algorithm, Plan};
+use crate::tensor::{Data, Tensor};
+
+/// A run in progress.
+pub(super) struct Run<'r, 'i, 'o> {
+    pub(super) plan: &'r Plan,
+    pub(super) kernels: &'static Kernels,
+    pub(super) arena: &'r mut [Block],
+    pub(super) inputs: &'r [Input<'i>],
+    pub(super) outputs: &'r mut [Output<'o>],
+}
+
+/// The blocks of one image of a view, in its place. A view with batch stride zero has one image for all.
+fn image(plan: &Plan, view: &View, index: usize) -> Range<usize> {
+    let place = match view.place {
+        Place::Arena(buffer) => plan.offsets[buffer],
+        Place::Weights => 0,
+    };
+    let start = place + view.skip + index * view.batch_stride;
+    start..start + view.layout.image_blocks()
+}
+
+/// The blocks of a plain value in the arena.
+fn plain_blocks(plan: &Plan, buffer: usize, plain: Plain) -> Range<usize> {
+    plan.offsets[buffer]..plan.offsets[buffer] + plain.len.div_ceil(LANES)
+}
+
+/// What a step reads of one image, from the arena or the weights, and the parts of the arena that it writes.
+fn open<'a, const R: usize, const W: usize>(
+    plan: &'a Plan,
+    arena: &'a mut [Block],
+    index: usize,
+    reads: [Option<&View>; R],
+    writes: [Range<usize>; W],
+) -> ([&'a [Block]; R], [&'a mut [Block]; W]) {
+    let in_arena = reads.map(|view| match view {
+        Some(view) if matches!(view.place, Place::Arena(_)) => image(plan, view, index),
+        _ => 0..0,
+    });
+    let (mut read, written) = views(arena, in_arena, writes);
+    for (read, view) in read.iter_mut().zip(reads) {
+        if let Some(view) = view.filter(|view| view.place == Place::Weights) {
+            *read = &plan.weights[image(plan, view, index)];
+        }
+    }
+    (read, written)
+}
+
+impl Run<'_, '_, '_> {
+    /// Runs one step.
+    pub(super) fn step(&mut self, step: &Step) {
+        match &step.work {
+            Work::Convert { input, to } => self.convert(*input, *to),
+            Work::Pack { from, strides, to } => self.pack(step, *from, *strides, to),
+            Work::Unpack { from, to, strides } => self.unpack(step, from, *to, *strides),
+            Work::CopyPlain { from, to, copy, fill } => self.copy_plain(*from, *to, copy, *fill),
+            Work::CopyPixels { from, to, copy } => self.copy_pixels(from, to, copy),
+            Work::CopyChannels { from, to, from_channel, to_channel, count } => {
+                self.copy_channels(from, to, [*from_channel, *to_channel, *count]);
+            }
+            Work::Conv(conv) => self.conv(step, conv),
+            Work::PlainConv(conv) => unimplemented!(),
+            Work::Pool { pool, input, output } => self.pool(step, pool, input, output),
+            Work::GlobalPool { kind, input, output } => self.global_pool(*kind, input, output),
+            Work::Unary { function, input, output } => self.unary(step, *function, input, output),
+            Work::Binary { op, swapped, a, b, output } => self.binary(step, (*op, *swapped), a, b, output),
+            Work::Affine { input, output, scale, shift } => self.affine(step, input, output, scale, shift),
+            Work::PRelu { input, output, slope } => self.prelu(step, input, output, slope),
+            Work::MaxMin { input, positive, negative } => self.max_min(input, positive, negative),
+            Work::Softmax { input, output } => unimplemented!(),
+            Work::Lrn { input, output, .. } => unimplemented!(),
+            Work::ArgMax { from, output, extents } => unimplemented!(),
+        }
+    }
+
+    /// Where a step's own scratch lies.
+    fn scratch(&self, step: &Step) -> Range<usize> {
+        step.scratch.map_or(0..0, |buffer| {
+            let start = self.plan.offsets[buffer];
+            start..start + step.scratch_blocks
+        })
+    }
+
+    // ---- layout ----
+
+    fn convert(&mut self, input: usize, to: Plain) {
+        let PlainPlace::Arena(buffer) = to.place else { unreachable!("conversions go to the arena") };
+        let range = plain_blocks(self.plan, buffer, to);
+        let out = &mut bytemuck::cast_slice_mut::<Block, f32>(&mut self.arena[range])[..to.len];
+        match &self.inputs[input] {
+            Input::F32(data) => out.copy_from_slice(data),
+            Input::U8(data) => out.iter_mut().zip(*data).for_each(|(out, &x)| *out = f32::from(x)),
+            Input::I64(data) => out.iter_mut().zip(*data).for_each(|(out, &x)| *out = x as f32),
+        }
+    }
+
+    fn pack(&mut self, _step: &Step, from: Plain, strides: [usize; 4], to: &View) {
+        let plan = self.plan;
+        let in_arena = match from.place {
+            PlainPlace::Arena(buffer) => plain_blocks(plan, buffer, from),
+            _ => 0..0,
+        };
+        for index in 0..to.layout.batch {
+            let ([source], [out]) = views(self.arena, [in_arena.clone()], [image(plan, to, index)]);
+            let source: &[f32] = match from.place {
+                PlainPlace::Arena(_) => bytemuck::cast_slice(source),
+                PlainPlace::Weights(at) => {
+                    bytemuck::cast_slice(&plan.weights[at..at + from.len.div_ceil(LANES)])
+                }
+                PlainPlace::Input(input) => f32_input(&self.inputs[input]),
+                PlainPlace::Output(_) => unreachable!("outputs are only written"),
+            };
+            let (width, plane) = (to.layout.width, to.layout.pixels());
+            let mut channel = 0;
+            for (block, live) in out.chunks_mut(plane).zip(to.layout.lanes()) {
+                for (i, pixel) in block.iter_mut().enumerate() {
+                    for lane in 0..usize::from(live) {
+                        pixel[lane] = source[index * strides[0]
+                            + (channel + lane) * strides[1]
+                            + i / width * strides[2]
+                            + i % width * strides[3]];
+                    }
+                }
+                channel += usize::from(live);
+            }
+        }
+    }
+
+    fn unpack(&mut self, _step: &Step, from: &View, to: Plain, strides: [usize; 4]) {
+        let plan = self.plan;
+        let in_arena = match to.place {
+            PlainPlace::Arena(buffer) => plain_blocks(plan, buffer, to),
+            _ => 0..0,
+        };
+        for index in 0..from.layout.batch {
+            let ([source], [target]) = open(plan, self.arena, index, [Some(from)], [in_arena.clone()]);
+            let target: &mut [f32] = match to.place {
+                PlainPlace::Arena(_) => bytemuck::cast_slice_mut(target),
+                PlainPlace::Output(output) => f32_output(&mut self.outputs[output]),
+                _ => unreachable!("unpacking goes to the arena or to an output"),
+            };
+            let (width, plane) = (from.layout.width, from.layout.pixels());
+            let mut channel = 0;
+            for (block, live) in source.chunks(plane).zip(from.layout.lanes()) {
+                for (i, pixel) in block.iter().enumerate() {
+                    for lane in 0..usize::from(live) {
+                        target[index * strides[0]
+                            + (channel + lane) * strides[1]
+                            + i / width * strides[2]
+                            + i % width * strides[3]] = pixel[lane];
+                    }
+                }
+                channel += usize::from(live);
+            }
+            if matches!(to.place, PlainPlace::Output(_)) {
+                canonicalize(target);
+            }
+        }
+    }
+
+    fn copy_channels(&mut self, from: &View, to: &View, [from_channel, to_channel, count]: [usize; 3]) {
+        let plane = to.layout.pixels();
+        let (from_places, to_places) = (places(&from.layout), places(&to.layout));
+        for index in 0..to.layout.batch {
+            let ([source], [out]) =
+                open(self.plan, self.arena, index, [Some(from)], [image(self.plan, to, index)]);
+            for channel in 0..count {
+                let (from_block, from_lane) = from_places[from_channel + channel];
+                let (to_block, to_lane) = to_places[to_channel + channel];
+                let source = &source[from_block * plane..][..plane];
+                for (out, pixel) in out[to_block * plane..][..plane].iter_mut().zip(source) {
+                    out[to_lane] = pixel[from_lane];
+                }
+            }
+        }
+    }
+
+    fn copy_plain(&mut self, from: Plain, to: Plain, copy: &Strided, fill: Option<f32>) {
+        let plan = self.plan;
+        let in_arena = |plain: Plain| match plain.place {
+            PlainPlace::Arena(buffer) => plain_blocks(plan, buffer, plain),
+            _ => 0..0,
+        };
+        let ([source], [target]) = views(self.arena, [in_arena(from)], [in_arena(to)]);
+        let source: &[f32] = match from.place {
+            PlainPlace::Arena(_) => bytemuck::cast_slice(source),
+            PlainPlace::Weights(at) => bytemuck::cast_slice(&plan.weights[at..at + from.len.div_ceil(LANES)]),
+            PlainPlace::Input(index) => f32_input(&self.inputs[index]),
+            PlainPlace::Output(_) => unreachable!("outputs are only written"),
+        };
+        let target: &mut [f32] = match to.place {
+            PlainPlace::Arena(_) => bytemuck::cast_slice_mut(target),
+            PlainPlace::Output(index) => f32_output(&mut self.outputs[index]),
+            _ => unreachable!("copies go to the arena or to an output"),
+        };
+        if let Some(value) = fill {
+            target.fill(value);
+        }
+        copy_box(source, target, copy);
+        if matches!(to.place, PlainPlace::Output(_)) {
+            canonicalize(target);
+        }
+    }
+
+    fn copy_pixels(&mut self, from: &View, to: &View, copy: &Strided) {
+        for index in 0..to.layout.batch {
+            let ([source], [target]) =
+                open(self.plan, self.arena, index, [Some(from)], [image(self.plan, to, index)]);
+            copy_box(source, target, copy);
+        }
+    }
+
+    // ---- convolution ----
+
+    fn conv(&mut self, step: &Step, conv: &ConvWork) {
+        let (plan, kernels) = (self.plan, self.kernels);
+        let out_plane = conv.output.layout.pixels();
+        let in_blocks = conv.lanes.len();
+        let out_blocks = conv.output.layout.blocks() / conv.groups;
+        let weights = &plan.weights[conv.weights.clone()];
+        let bias = &plan.weights[conv.bias.clone()];
+        let scratch = self.scratch(step);
+        let winograd = match conv.algorithm {
+            Algorithm::Winograd(tile, form) => {
+                kernels.winograd.iter().find(|kernel| kernel.tile == tile).map(|kernel| (kernel, form))
+            }
+            _ => None,
+        };
+        for index in 0..conv.output.layout.batch {
+            let ([input, residual], [output, scratch]) = open(
+                plan,
+                self.arena,
+                index,
+                [Some(&conv.input), conv.residual.as_ref()],
+                [image(plan, &conv.output, index), scratch.clone()],
+            );
+            let in_group = in_blocks * conv.geometry.in_pixels();
+            for (group, output) in output.chunks_mut(out_blocks * out_plane).enumerate() {
+                let first = group * out_blocks;
+                for_each_part(step.cut, output, out_plane, scratch, &|part, out, scratch| {
+                    let block = first + part.first_block;
+                    let epilogue = Epilogue {
+                        bias: &bias[block..],
+                        before: conv.before,
+                        residual: conv.residual.as_ref().map(|_| &residual[block * out_plane..]),
+                        after: conv.after,
+                        max_min: false,
+                    };
+                    let args = ConvArgs {
+                        geometry: conv.geometry,
+                        lanes: &conv.lanes,
+                        input: &input[group * in_group..][..in_group],
+                        weights: &weights[block * conv.weights_per_block..],
+                        epilogue,
+                    };
+                    match winograd {
+                        Some((kernel, form)) => kernel.run(form, &args, part.pixels, out, scratch),
+                        None => (kernels.direct.run)(&args, part.pixels, out),
+                    }
+                });
+            }
+        }
+    }
+
+    // ---- element by element ----
+
+    fn unary(&mut self, step: &Step, function: Activation, input: &View, output: &View) {
+        let kernels = self.kernels;
+        let plane = output.layout.pixels();
+        for index in 0..output.layout.batch {
+            let ([x], [out]) =
+                open(self.plan, self.arena, index, [Some(input)], [image(self.plan, output, index)]);
+            for_each_part(step.cut, out, plane, &mut [], &|part, out, _| {
+                for (block, out) in out.iter_mut().enumerate() {
+                    let start = (part.first_block + block) * plane + part.pixels.start;
+                    (kernels.activate.run)(function, &x[start..start + out.len()], out);
+                }
+            });
+        }
+    }
+
+    fn binary(&mut self, step: &Step, (op, swapped): (BinaryOp, bool), a: &View, b: &Operand, output: &View) {
+        let kernels = self.kernels;
+        let plane = output.layout.pixels();
+        let other = match b {
+            Operand::Same(view) | Operand::PerChannel(view) | Operand::PerPixel(view) => Some(view),
+            Operand::Scalar(_) => None,
+        };
+        let op = match op {
+            BinaryOp::Add => elementwise::BinaryOp::Add,
+            BinaryOp::Sub => elementwise::BinaryOp::Sub,
+            BinaryOp::Mul => elementwise::BinaryOp::Mul,
+            BinaryOp::Div => elementwise::BinaryOp::Div,
+            BinaryOp::Max => elementwise::BinaryOp::Max,
+            BinaryOp::Min => elementwise::BinaryOp::Min,
+        };
+        for index in 0..output.layout.batch {
+            let ([x, y], [out]) =
+                open(self.plan, self.arena, index, [Some(a), other], [image(self.plan, output, index)]);
+            for_each_part(step.cut, out, plane, &mut [], &|part, out, _| {
+                let left = elementwise::Operand::Map(&x[part.first_block * plane..]);
+                let right = match b {
+                    Operand::Same(_) => elementwise::Operand::Map(&y[part.first_block * plane..]),
+                    Operand::PerChannel(_) => elementwise::Operand::Channel(&y[part.first_block..]),
+                    Operand::PerPixel(_) => elementwise::Operand::Pixel(y),
+                    Operand::Scalar(value) => elementwise::Operand::Scalar(*value),
+                };
+                let (left, right) = if swapped { (right, left) } else { (left, right) };
+                let args = elementwise::BinaryArgs { op, left, right, plane, after: Activation::Identity };
+                (kernels.binary.run)(&args, part.pixels, out);
+            });
+        }
+    }
+
+    fn affine(
+        &mut self,
+        step: &Step,
+        input: &View,
+        output: &View,
+        scale: &Range<usize>,
+        shift: &Range<usize>,
+    ) {
+        let (plan, kernels) = (self.plan, self.kernels);
+        let plane = output.layout.pixels();
+        let (scale, shift) = (&plan.weights[scale.clone()], &plan.weights[shift.clone()]);
+        for index in 0..output.layout.batch {
+            let ([x], [out]) = open(plan, self.arena, index, [Some(input)], [image(plan, output, index)]);
+            for_each_part(step.cut, out, plane, &mut [], &|part, out, _| {
+                let args = elementwise::ScaleArgs {
+                    input: Some(&x[part.first_block * plane..]),
+                    scale: &scale[part.first_block..],
+                    addend: elementwise::Addend::Channel(&shift[part.first_block..]),
+                    plane,
+                    after: Activation::Identity,
+                };
+                (kernels.scale.run)(&args, part.pixels, out);
+            });
+        }
+    }
+
+    fn prelu(&mut self, step: &Step, input: &View, output: &View, slope: &Range<usize>) {
+        let (plan, kernels) = (self.plan, self.kernels);
+        let plane = output.layout.pixels();
+        let slope = &plan.weights[slope.clone()];
+        for index in 0..output.layout.batch {
+            let ([x], [out]) = open(plan, self.arena, index, [Some(input)], [image(plan, output, index)]);
+            for_each_part(step.cut, out, plane, &mut [], &|part, out, _| {
+                let args = elementwise::BinaryArgs {
+                    op: elementwise::BinaryOp::PRelu,
+                    left: elementwise::Operand::Map(&x[part.first_block * plane..]),
+                    right: elementwise::Operand::Channel(&slope[part.first_block..]),
+                    plane,
+                    after: Activation::Identity,
+                };
+                (kernels.binary.run)(&args, part.pixels, out);
+            });
+        }
+    }
+
+    // ---- windows and planes ----
+
+    fn pool(&mut self, step: &Step, pool: &Pool, input: &View, output: &View) {
+        let kernels = self.kernels;
+        let geometry = ConvGeometry {
+            in_height: input.layout.height,
+            in_width: input.layout.width,
+            out_height: output.layout.height,
+            out_width: output.layout.width,
+            kernel: pool.kernel,
+            stride: pool.stride,
+            dilation: pool.dilation,
+            pad_top: pool.pads.top,
+            pad_left: pool.pads.left,
+        };
+        let kind = match pool.kind {
+            PoolKind::Max => pool::PoolKind::Max,
+            PoolKind::Average if pool.count_include_pad => {
+                pool::PoolKind::AverageWithBorder { pad_bottom: pool.pads.bottom, pad_right: pool.pads.right }
+            }
+            PoolKind::Average => pool::PoolKind::Average,
+        };
+        let in_plane = geometry.in_pixels();
+        for index in 0..output.layout.batch {
+            let ([x], [out]) = open(self.plan, self.arena, index, [Some(input)], [image(self.plan, output, index)]);
+            for_each_part(step.cut, out, geometry.out_pixels(), &mut [], &|part, out, _| {
+                let input = &x[part.first_block * in_plane..][..out.len() * in_plane];
+                (kernels.pool.run)(&pool::PoolArgs { geometry, kind, input }, part.pixels, out);
+            });
+        }
+    }
+
+    fn global_pool(&mut self, kind: PoolKind, input: &View, output: &View) {
+        let kind = match kind {
+            PoolKind::Max => pool::PoolKind::Max,
+            PoolKind::Average => pool::PoolKind::Average,
+        };
+        for index in 0..output.layout.batch {
+            let ([x], [out]) = open(self.plan, self.arena, index, [Some(input)], [image(self.plan, output, index)]);
+            (self.kernels.global_pool.run)(kind, input.layout.width, x, out);
+        }
+    }
+
+    /// A MaxMin is the MaxMin of windows of one pixel.
+    fn max_min(&mut self, input: &View, positive: &View, negative: &View) {
+        let pixels = input.layout.pixels();
+        let geometry = ConvGeometry {
+            in_height: 1,
+            in_width: pixels,
+            out_height: 1,
+            out_width: pixels,
+            kernel: [1, 1],
+            stride: [1, 1],
+            dilation: [1, 1],
+            pad_top: 0,
+            pad_left: 0,
+        };
+        for index in 0..input.layout.batch {
+            let writes = [image(self.plan, positive, index), image(self.plan, negative, index)];
+            let ([x], [positive, negative]) = open(self.plan, self.arena, index, [Some(input)], writes);
+            let halves = positive.chunks_mut(pixels).zip(negative.chunks_mut(pixels));
+            for (input, (positive, negative)) in x.chunks(pixels).zip(halves) {
+                let args = pool::PoolArgs { geometry, kind: pool::PoolKind::Max, input };
+                (self.kernels.maxmin_pool.run)(&args, 0..pixels, &mut [positive, negative]);
+            }
+        }
+    }
+
+    // ---- for listings and tests ----
+
+    /// What the step computed, row-major; nothing where it writes a caller's output.
+    pub(super) fn result(&self, step: &Step) -> Option<Tensor> {
+        let view = match step.work.views().last() {
+            Some(view) if step.work.output_layout().is_some() => *view,
+            _ => return None,
+        };
+        let layout = &view.layout;
+        let mut data = Vec::with_capacity(layout.batch * layout.channels() * layout.pixels());
+        for index in 0..layout.batch {
+            let image = &self.arena[image(self.plan, view, index)];
+            for (block, live) in layout.lanes().into_iter().enumerate() {
+                for lane in 0..usize::from(live) {
+                    let plane = &image[block * layout.pixels()..][..layout.pixels()];
+                    data.extend(plane.iter().map(|pixel| pixel[lane]));
+                }
+            }
+        }
+        canonicalize(&mut data);
+        let shape = vec![layout.batch, layout.channels(), layout.height, layout.width];
+        Tensor::new(shape, Data::F32(data)).ok()
+    }
+
+    /// Fills the dead lanes of what the step has written.
+    pub(super) fn poison(&mut self, step: &Step) {
+        let written: &[&View] = match &step.work {
+            Work::MaxMin { positive, negative, .. } => &[positive, negative],
+            work if work.output_layout().is_some() => &[work.views()[work.views().len() - 1]],
+            _ => &[],
+        };
+        for view in written {
+            for index in 0..view.layout.batch {
+                let plane = view.layout.pixels();
+                let range = image(self.plan, view, index);
+                for (blocks, live) in self.arena[range].chunks_mut(plane).zip(view.layout.lanes()) {
+                    for pixel in blocks {
+                        pixel[usize::from(live)..].fill(f32::NAN);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn f32_input<'a>(input: &Input<'a>) -> &'a [f32] {
+    match input {
+        Input::F32(data) => data,
+        _ => unreachable!("integers are converted first"),
+    }
+}
+
+fn f32_output<'a>(output: &'a mut Output<'_>) -> &'a mut [f32] {
+    match output {
+        Output::F32(data) => data,
+        Output::I64(_) => unreachable!("only indices are integers"),
+    }
+}
+
+/// Copies a box of elements, outermost dimension first.
+fn copy_box<T: Copy>(from: &[T], to: &mut [T], copy: &Strided) {
+    copy_level(from, to, copy, 0, copy.from_start, copy.to_start);
+}
+
+fn copy_level<T: Copy>(from: &[T], to: &mut [T], copy: &Strided, level: usize, from_at: usize, to_at: usize) {
+    let (extent, from_stride, to_stride) =
+        (copy.extents[level], copy.from_strides[level], copy.to_strides[level]);
+    if level + 1 == MAX_RANK {
+        if from_stride == 1 && to_stride == 1 {
+            to[to_at..to_at + extent].copy_from_slice(&from[from_at..from_at + extent]);
+        } else {
+            for i in 0..extent {
+                to[to_at + i * to_stride] = from[from_at + i * from_stride];
+            }
+        }
+        return;
+    }
+    for i in 0..extent {
+        copy_level(from, to, copy, level + 1, from_at + i * from_stride, to_at + i * to_stride);
+    }
+}
+
+fn canonicalize(data: &mut [f32]) {
+    for x in data {
+        if x.is_nan() {
+            *x = f32::from_bits(0x7fc0_0000);
+        }
+    }
+}
+
+fn places(layout: &crate::plan::layout::Blocked) -> Vec<(usize, usize)> {
+    layout
+        .lanes()
+        .into_iter()
+        .enumerate()
+        .flat_map(|(block, live)| (0..usize::from(live)).map(move |lane| (block, lane)))
+        .collect()
+}
