@@ -4,6 +4,8 @@
 pub mod error;
 pub mod graph;
 mod model;
+#[cfg(feature = "onnx")]
+pub mod onnx;
 pub mod optimize;
 pub mod plan;
 pub mod preprocess;

@@ -106,7 +106,10 @@ pub struct Session<'a> {
 
 impl std::fmt::Debug for Session<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session").field("model", &self.model.name()).field("isa", &self.isa()).finish_non_exhaustive()
+        f.debug_struct("Session")
+            .field("model", &self.model.name())
+            .field("isa", &self.isa())
+            .finish_non_exhaustive()
     }
 }
 
@@ -134,16 +137,23 @@ impl<'a> Session<'a> {
     fn with(model: Arc<Model>, options: SessionOptions, arena: Arena<'a>) -> Result<Self> {
         let kernels = kernels_for(options.isa)?;
         #[cfg(feature = "parallel")]
-        let pool = match model.threads() {
-            0 | 1 => None,
-            threads => {
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-                Some(pool.map_err(|error| Error::Option { option: "threads".into(), reason: error.to_string() })?)
-            }
-        };
+        let pool =
+            match model.threads() {
+                0 | 1 => None,
+                threads => {
+                    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+                    Some(pool.map_err(|error| Error::Option {
+                        option: "threads".into(),
+                        reason: error.to_string(),
+                    })?)
+                }
+            };
         #[cfg(not(feature = "parallel"))]
         if model.threads() > 1 {
-            let reason = format!("{} asked for, but this library was built without the `parallel` feature", model.threads());
+            let reason = format!(
+                "{} asked for, but this library was built without the `parallel` feature",
+                model.threads()
+            );
             return Err(Error::Option { option: "threads".into(), reason });
         }
         let step_ns = vec![0; model.plan().steps.len()];
@@ -212,7 +222,13 @@ impl<'a> Session<'a> {
         let _state = FpState::set_default();
         let model = Arc::clone(&self.model);
         for (index, step) in model.plan().steps.iter().enumerate() {
-            let mut run = step::Run { plan: model.plan(), kernels: self.kernels, arena: self.arena.blocks(), inputs, outputs };
+            let mut run = step::Run {
+                plan: model.plan(),
+                kernels: self.kernels,
+                arena: self.arena.blocks(),
+                inputs,
+                outputs,
+            };
             run.step(step);
             if let Some(tensor) = run.result(step) {
                 see(index, tensor);
@@ -333,7 +349,11 @@ pub fn outputs_of(tensors: &mut [Tensor]) -> Vec<Output<'_>> {
         .collect()
 }
 
-fn check_ports(what: &str, ports: &[Port], found: impl ExactSizeIterator<Item = (DType, usize)>) -> Result<()> {
+fn check_ports(
+    what: &str,
+    ports: &[Port],
+    found: impl ExactSizeIterator<Item = (DType, usize)>,
+) -> Result<()> {
     if found.len() != ports.len() {
         let reason = format!("the model has {}, {} given", ports.len(), found.len());
         return Err(Error::Tensor { tensor: what.into(), reason });

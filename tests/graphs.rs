@@ -16,7 +16,9 @@ use sinew::{Data, Isa, Model, Options, Session, SessionOptions, Tensor};
 
 fn isas() -> Vec<Isa> {
     let supported: Vec<Isa> = sinew_kernels::isa::supported().iter().map(|table| table.isa).collect();
-    for required in std::env::var("REQUIRE_ISA").unwrap_or_default().split(',').filter(|name| !name.is_empty()) {
+    for required in
+        std::env::var("REQUIRE_ISA").unwrap_or_default().split(',').filter(|name| !name.is_empty())
+    {
         assert!(supported.iter().any(|isa| isa.name() == required), "{required} is required and not there");
     }
     supported
@@ -30,7 +32,8 @@ fn input(graph: &Graph, choices: &mut impl Choices) -> Tensor {
 
 fn run(graph: &Graph, options: &Options, isa: Isa, poison: bool, input: &Tensor) -> Vec<Tensor> {
     let model = Arc::new(Model::new(graph.clone(), options).expect("a checked graph is planned"));
-    let mut session = Session::new(model, SessionOptions { isa: Some(isa) }).expect("a supported instruction set");
+    let mut session =
+        Session::new(model, SessionOptions { isa: Some(isa) }).expect("a supported instruction set");
     session.set_poison(poison);
     let first = session.run_tensors(std::slice::from_ref(input)).expect("inputs of the model's shape");
     let second = session.run_tensors(std::slice::from_ref(input)).expect("inputs of the model's shape");
@@ -89,7 +92,10 @@ fn assert_close(got: &[Tensor], want: &[Exact], what: &str) {
         };
         for (i, (got, (want, error))) in values.iter().zip(want.values.iter().zip(&want.error)).enumerate() {
             let bound = 2.0 * error * f64::from(f32::EPSILON) + 1e-35;
-            assert!((got - want).abs() <= bound || got.is_nan() && want.is_nan(), "{what}: element {i} is {got}, want {want} within {bound}");
+            assert!(
+                (got - want).abs() <= bound || got.is_nan() && want.is_nan(),
+                "{what}: element {i} is {got}, want {want} within {bound}"
+            );
         }
     }
 }
@@ -103,11 +109,32 @@ fn values_are_those_of_the_reference() {
         let data = input.as_f32().expect("inputs are f32").iter().map(|&x| f64::from(x)).collect();
         let want = reference::evaluate(&graph, &[Exact::new(input.shape().to_vec(), data)]);
         let off: Vec<String> = sinew::optimize::PASSES.iter().map(|pass| pass.name.to_owned()).collect();
+        let forced = |winograd, compact_weights| {
+            let conv = Some(sinew::plan::Family::Winograd);
+            Options {
+                plan: PlanOptions { conv, winograd, compact_weights, ..PlanOptions::default() },
+                ..Options::default()
+            }
+        };
         let variants = [
+            ("winograd 2", forced(Winograd::Tile(2), false)),
+            ("winograd 2 from plain weights", forced(Winograd::Tile(2), true)),
             ("all passes", Options::default()),
             ("no passes", Options { disabled_passes: off, ..Options::default() }),
-            ("no winograd", Options { plan: PlanOptions { winograd: Winograd::Off, ..PlanOptions::default() }, ..Options::default() }),
-            ("im2col", Options { plan: PlanOptions { conv: Some(sinew::plan::Algorithm::Im2col), ..PlanOptions::default() }, ..Options::default() }),
+            (
+                "no winograd",
+                Options {
+                    plan: PlanOptions { winograd: Winograd::Off, ..PlanOptions::default() },
+                    ..Options::default()
+                },
+            ),
+            (
+                "im2col",
+                Options {
+                    plan: PlanOptions { conv: Some(sinew::plan::Family::Im2col), ..PlanOptions::default() },
+                    ..Options::default()
+                },
+            ),
         ];
         for (what, options) in variants {
             let got = run(&graph, &options, Isa::Scalar, false, &input);

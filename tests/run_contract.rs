@@ -59,7 +59,8 @@ fn model() -> Arc<Model> {
     };
     let a = conv(&mut graph, x, "a");
     let b = conv(&mut graph, a, "b");
-    let sum = graph.add_node("sum", Op::Binary(sinew::graph::BinaryOp::Add), vec![b, a]).expect("equal shapes");
+    let sum =
+        graph.add_node("sum", Op::Binary(sinew::graph::BinaryOp::Add), vec![b, a]).expect("equal shapes");
     graph.outputs.push(sum);
     Arc::new(Model::new(graph, &Options::default()).expect("a checked graph"))
 }
@@ -89,7 +90,8 @@ fn the_arena_is_exact() {
     {
         let arena = &mut memory[start..start + needed];
         arena.fill(0xff); // a caller's memory may hold anything
-        let mut session = Session::with_arena(Arc::clone(&model), SessionOptions::default(), arena).expect("exactly enough");
+        let mut session = Session::with_arena(Arc::clone(&model), SessionOptions::default(), arena)
+            .expect("exactly enough");
         session.run(&[Input::F32(&image)], &mut [Output::F32(&mut lent)]).expect("inputs that fit");
     }
     let mut session = Session::new(Arc::clone(&model), SessionOptions::default()).expect("a session");

@@ -1,8 +1,7 @@
 //! Element-wise activations. Their bits are the same on every instruction set; the errors of the transcendental
 //! ones and what they make of special values stand in `math.rs`.
 
-use crate::LANES;
-use crate::isa::scalar::Scalar;
+use crate::isa::scalar::Lane;
 use crate::math;
 use crate::simd::Simd;
 
@@ -117,9 +116,95 @@ impl Activation {
 
     /// The function of one number, with the bits that every kernel gives: for folding constants.
     pub fn eval(self, x: f32) -> f32 {
-        self.apply(Scalar, [x; LANES])[0]
+        self.apply(Lane, x)
     }
 }
+
+/// Evaluates `$body` with the variant of `$activation` known at compile time: for a loop over blocks, which is
+/// then compiled once for each function.
+macro_rules! specialize {
+    ($activation:ident => $body:expr) => {
+        match $activation {
+            Activation::Identity => {
+                let $activation = Activation::Identity;
+                $body
+            }
+            Activation::Relu => {
+                let $activation = Activation::Relu;
+                $body
+            }
+            Activation::LeakyRelu { slope } => {
+                let $activation = Activation::LeakyRelu { slope };
+                $body
+            }
+            Activation::Clip { low, high } => {
+                let $activation = Activation::Clip { low, high };
+                $body
+            }
+            Activation::HardSigmoid { alpha, beta } => {
+                let $activation = Activation::HardSigmoid { alpha, beta };
+                $body
+            }
+            Activation::HardSwish => {
+                let $activation = Activation::HardSwish;
+                $body
+            }
+            Activation::Sigmoid => {
+                let $activation = Activation::Sigmoid;
+                $body
+            }
+            Activation::Silu => {
+                let $activation = Activation::Silu;
+                $body
+            }
+            Activation::Tanh => {
+                let $activation = Activation::Tanh;
+                $body
+            }
+            Activation::Exp => {
+                let $activation = Activation::Exp;
+                $body
+            }
+            Activation::Neg => {
+                let $activation = Activation::Neg;
+                $body
+            }
+            Activation::Abs => {
+                let $activation = Activation::Abs;
+                $body
+            }
+            Activation::Sqrt => {
+                let $activation = Activation::Sqrt;
+                $body
+            }
+            Activation::Reciprocal => {
+                let $activation = Activation::Reciprocal;
+                $body
+            }
+            Activation::Elu { alpha } => {
+                let $activation = Activation::Elu { alpha };
+                $body
+            }
+            Activation::Erf => {
+                let $activation = Activation::Erf;
+                $body
+            }
+            Activation::Gelu => {
+                let $activation = Activation::Gelu;
+                $body
+            }
+            Activation::Log => {
+                let $activation = Activation::Log;
+                $body
+            }
+            Activation::Softplus => {
+                let $activation = Activation::Softplus;
+                $body
+            }
+        }
+    };
+}
+pub(crate) use specialize;
 
 #[inline(always)]
 fn clip<S: Simd>(simd: S, x: S::Vector, low: f32, high: f32) -> S::Vector {

@@ -8,6 +8,7 @@ use core::ops::Range;
 
 use crate::Block;
 use crate::activation::Activation;
+use crate::elementwise::ActivateInPlaceFn;
 use crate::simd::Simd;
 
 /// `after(before(sum + bias) + residual)`.
@@ -190,31 +191,28 @@ impl<'a> Epilogue<'a> {
     }
 }
 
-/// The algorithm behind every [`Finish`].
+/// The algorithm behind every [`Finish`]; `activate` is of the same instruction set.
 #[inline(always)]
-pub(crate) fn finish<S: Simd>(simd: S, rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) {
-    match rest.residual {
-        Some(residual) => {
-            assert_eq!(residual.len(), out.len());
-            for (out, residual) in out.iter_mut().zip(residual) {
-                let v = rest.before.apply(simd, simd.load(out));
-                simd.store(out, simd.add(v, simd.load(residual)));
-            }
+pub(crate) fn finish<S: Simd>(
+    simd: S,
+    activate: ActivateInPlaceFn,
+    rest: &Rest<'_>,
+    out: &mut [Block],
+    negative: Option<&mut [Block]>,
+) {
+    activate(rest.before, out);
+    if let Some(residual) = rest.residual {
+        assert_eq!(residual.len(), out.len());
+        for (out, residual) in out.iter_mut().zip(residual) {
+            simd.store(out, simd.add(simd.load(out), simd.load(residual)));
         }
-        None if rest.before != Activation::Identity => {
-            for out in out.iter_mut() {
-                simd.store(out, rest.before.apply(simd, simd.load(out)));
-            }
-        }
-        None => {}
     }
     if let Some(negative) = negative {
         assert_eq!(negative.len(), out.len());
         for (negative, out) in negative.iter_mut().zip(&*out) {
-            simd.store(negative, rest.after.apply(simd, simd.neg(simd.load(out))));
+            simd.store(negative, simd.neg(simd.load(out)));
         }
+        activate(rest.after, negative);
     }
-    for out in out {
-        simd.store(out, rest.after.apply(simd, simd.load(out)));
-    }
+    activate(rest.after, out);
 }

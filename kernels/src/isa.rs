@@ -19,6 +19,9 @@ use core::fmt;
 use core::str::FromStr;
 
 use crate::conv::ConvKernel;
+use crate::conv::winograd::Winograd;
+use crate::elementwise::{ActivateFn, ActivateInPlaceFn, BinaryFn, ScaleFn};
+use crate::pool::{GlobalPoolFn, PoolFn, SqueezeFn};
 use crate::probe::ProbeKernel;
 
 /// An instruction set that has kernels.
@@ -94,7 +97,44 @@ pub struct Kernels {
     pub probe: ProbeKernel,
     /// Convolution from blocked input.
     pub direct: ConvKernel,
+    /// A function of one map.
+    pub activate: Kernel<ActivateFn>,
+    /// A function of one map, in place.
+    pub activate_in_place: Kernel<ActivateInPlaceFn>,
+    /// A function of two operands.
+    pub binary: Kernel<BinaryFn>,
+    /// Scale and add: gates, batch normalization.
+    pub scale: Kernel<ScaleFn>,
+    /// Winograd convolution, one entry per tile.
+    pub winograd: [Winograd; 5],
+    /// Largest or mean of windows.
+    pub pool: Kernel<PoolFn>,
+    /// MaxMin and the max pool behind it: the first half of the output slices for `relu(x)`, the second for
+    /// `relu(-x)`.
+    pub maxmin_pool: Kernel<PoolFn>,
+    /// Largest or mean of a plane.
+    pub global_pool: Kernel<GlobalPoolFn>,
+    /// The sum of a plane, rows at a time.
+    pub squeeze: Kernel<SqueezeFn>,
 }
+
+/// A function without tile sizes, and its name.
+#[derive(Clone, Copy, Debug)]
+pub struct Kernel<F> {
+    /// `<operation>_<isa>`.
+    pub name: &'static str,
+    /// The entry point.
+    pub run: F,
+}
+
+/// A [`Kernel`] of the entry point's own name.
+macro_rules! kernel {
+    ($run:ident) => {
+        crate::isa::Kernel { name: stringify!($run), run: $run }
+    };
+}
+#[allow(unused_imports, reason = "used by each instruction set")]
+pub(crate) use kernel;
 
 /// Names the entry points of one instruction set: each calls a generic algorithm with that set's token.
 ///

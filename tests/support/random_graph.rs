@@ -54,7 +54,8 @@ fn window(choices: &mut impl Choices) -> ([usize; 2], [usize; 2], [usize; 2], Pa
     let stride = [1 + choices.pick(3), 1 + choices.pick(3)];
     let dilation = [1 + choices.pick(2), 1 + choices.pick(2)];
     let mut pad = |extent: usize| choices.pick(extent);
-    let pads = Pads { top: pad(kernel[0]), left: pad(kernel[1]), bottom: pad(kernel[0]), right: pad(kernel[1]) };
+    let pads =
+        Pads { top: pad(kernel[0]), left: pad(kernel[1]), bottom: pad(kernel[0]), right: pad(kernel[1]) };
     (kernel, stride, dilation, pads)
 }
 
@@ -71,9 +72,13 @@ fn node(graph: &mut Graph, choices: &mut impl Choices, values: &[ValueId]) -> Op
                 let outputs = 1 + choices.pick(40);
                 let weights = constant(graph, choices, vec![outputs, shape[1]], 0.5);
                 let bias = constant(graph, choices, vec![outputs], 0.5);
-                return graph.add_node(name, Op::Dense { after: Activation::Identity }, vec![x, weights, bias]).ok();
+                return graph
+                    .add_node(name, Op::Dense { after: Activation::Identity }, vec![x, weights, bias])
+                    .ok();
             }
-            _ => Op::Reshape { shape: vec![shape.iter().product::<usize>() / shape[shape.len() - 1], shape[shape.len() - 1]] },
+            _ => Op::Reshape {
+                shape: vec![shape.iter().product::<usize>() / shape[shape.len() - 1], shape[shape.len() - 1]],
+            },
         };
         return graph.add_node(name, op, vec![x]).ok();
     }
@@ -122,15 +127,18 @@ fn node(graph: &mut Graph, choices: &mut impl Choices, values: &[ValueId]) -> Op
         9 => (Op::GlobalPool(if choices.pick(2) == 0 { PoolKind::Max } else { PoolKind::Average }), vec![x]),
         10 | 11 => (Op::Unary(activation(choices)), vec![x]),
         12 => {
-            let statistics: Vec<ValueId> =
-                [1.0, 0.5, 0.5].iter().map(|&scale| constant(graph, choices, vec![channels], scale)).collect();
+            let statistics: Vec<ValueId> = [1.0, 0.5, 0.5]
+                .iter()
+                .map(|&scale| constant(graph, choices, vec![channels], scale))
+                .collect();
             let mut seed = Seed(choices.pick(1 << 30) as u64);
             let variance = (0..channels).map(|_| 0.5 + seed.number().abs()).collect();
             let variance = graph.add_constant("variance", Tensor::f32(vec![channels], variance).ok()?);
             (Op::BatchNorm { epsilon: 1e-5 }, [vec![x], statistics, vec![variance]].concat())
         }
         13 | 14 => {
-            let op = [BinaryOp::Add, BinaryOp::Sub, BinaryOp::Mul, BinaryOp::Max, BinaryOp::Min][choices.pick(5)];
+            let op =
+                [BinaryOp::Add, BinaryOp::Sub, BinaryOp::Mul, BinaryOp::Max, BinaryOp::Min][choices.pick(5)];
             let y = match choices.pick(5) {
                 0 => constant(graph, choices, vec![1, channels, 1, 1], 1.0),
                 1 => constant(graph, choices, vec![1], 1.0),
@@ -153,16 +161,24 @@ fn node(graph: &mut Graph, choices: &mut impl Choices, values: &[ValueId]) -> Op
             (Op::Concat { axis }, [x].into_iter().chain(others).collect())
         }
         18 => {
-            let order = if choices.pick(2) == 0 { MaxMinOrder::PositiveFirst } else { MaxMinOrder::NegativeFirst };
+            let order =
+                if choices.pick(2) == 0 { MaxMinOrder::PositiveFirst } else { MaxMinOrder::NegativeFirst };
             (Op::MaxMin { order }, vec![x])
         }
         19 => {
-            let permutation = [[0, 2, 3, 1], [0, 3, 1, 2], [0, 1, 3, 2], [0, 2, 1, 3]][choices.pick(4)].to_vec();
+            let permutation =
+                [[0, 2, 3, 1], [0, 3, 1, 2], [0, 1, 3, 2], [0, 2, 1, 3]][choices.pick(4)].to_vec();
             (Op::Transpose { permutation }, vec![x])
         }
         20 => match choices.pick(3) {
             0 => (Op::Reshape { shape: vec![shape[0], channels * sizes[0] * sizes[1]] }, vec![x]),
-            1 => (Op::Pad { amounts: vec![[0, 0], [0, choices.pick(2)], [1, 0], [0, 2]], value: choices.number() }, vec![x]),
+            1 => (
+                Op::Pad {
+                    amounts: vec![[0, 0], [0, choices.pick(2)], [1, 0], [0, 2]],
+                    value: choices.number(),
+                },
+                vec![x],
+            ),
             _ => (Op::UpsampleNearest { factors: [1 + choices.pick(2), 1 + choices.pick(2)] }, vec![x]),
         },
         _ => {

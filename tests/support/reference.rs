@@ -51,7 +51,8 @@ fn indices(shape: &[usize]) -> impl Iterator<Item = Vec<usize>> + '_ {
 
 /// Evaluates all values that the outputs need.
 pub fn evaluate(graph: &Graph, inputs: &[Exact]) -> Vec<Exact> {
-    let mut values: HashMap<ValueId, Exact> = graph.inputs.iter().copied().zip(inputs.iter().cloned()).collect();
+    let mut values: HashMap<ValueId, Exact> =
+        graph.inputs.iter().copied().zip(inputs.iter().cloned()).collect();
     for (id, value) in graph.values.iter().enumerate() {
         if let Some(data) = value.constant.as_deref().and_then(|tensor| tensor.as_f32()) {
             let data = data.iter().map(|&x| f64::from(x)).collect();
@@ -87,7 +88,13 @@ pub fn activate(function: Activation, x: f64) -> f64 {
                 0.0
             }
         }
-        Activation::LeakyRelu { slope } => if x > 0.0 { x } else { f64::from(slope) * x },
+        Activation::LeakyRelu { slope } => {
+            if x > 0.0 {
+                x
+            } else {
+                f64::from(slope) * x
+            }
+        }
         Activation::Clip { low, high } => {
             if x < f64::from(low) {
                 f64::from(low)
@@ -107,7 +114,13 @@ pub fn activate(function: Activation, x: f64) -> f64 {
         Activation::Abs => x.abs(),
         Activation::Sqrt => x.sqrt(),
         Activation::Reciprocal => 1.0 / x,
-        Activation::Elu { alpha } => if x > 0.0 { x } else { f64::from(alpha) * x.exp_m1() },
+        Activation::Elu { alpha } => {
+            if x > 0.0 {
+                x
+            } else {
+                f64::from(alpha) * x.exp_m1()
+            }
+        }
         other => unimplemented!("{other:?} is tested in the kernels crate"),
     }
 }
@@ -135,8 +148,10 @@ fn node_value(op: &Op, x: &[&Exact], shape: &[usize]) -> Exact {
                 for c in 0..channels {
                     for ky in 0..conv.kernel[0] {
                         for kx in 0..conv.kernel[1] {
-                            let iy = (oy * conv.stride[0] + ky * conv.dilation[0]).wrapping_sub(conv.pads.top);
-                            let ix = (ox * conv.stride[1] + kx * conv.dilation[1]).wrapping_sub(conv.pads.left);
+                            let iy =
+                                (oy * conv.stride[0] + ky * conv.dilation[0]).wrapping_sub(conv.pads.top);
+                            let ix =
+                                (ox * conv.stride[1] + kx * conv.dilation[1]).wrapping_sub(conv.pads.left);
                             if iy < height && ix < width {
                                 let at = input.at(&[n, o / outputs_per_group * channels + c, iy, ix]);
                                 let w = weights.values[weights.at(&[o, c, ky, kx])];
@@ -181,12 +196,16 @@ fn node_value(op: &Op, x: &[&Exact], shape: &[usize]) -> Exact {
             let (height, width) = (input.shape[2] as isize, input.shape[3] as isize);
             for (flat, index) in indices(shape).enumerate() {
                 let [n, c, oy, ox] = index[..] else { unreachable!() };
-                let (mut best, mut sum, mut size, mut error, mut taps, mut counted) = (f64::NEG_INFINITY, 0.0, 0.0, 0.0f64, 0, 0);
+                let (mut best, mut sum, mut size, mut error, mut taps, mut counted) =
+                    (f64::NEG_INFINITY, 0.0, 0.0, 0.0f64, 0, 0);
                 for ky in 0..pool.kernel[0] {
                     for kx in 0..pool.kernel[1] {
-                        let iy = (oy * pool.stride[0] + ky * pool.dilation[0]) as isize - pool.pads.top as isize;
-                        let ix = (ox * pool.stride[1] + kx * pool.dilation[1]) as isize - pool.pads.left as isize;
-                        let padded = iy < height + pool.pads.bottom as isize && ix < width + pool.pads.right as isize;
+                        let iy =
+                            (oy * pool.stride[0] + ky * pool.dilation[0]) as isize - pool.pads.top as isize;
+                        let ix =
+                            (ox * pool.stride[1] + kx * pool.dilation[1]) as isize - pool.pads.left as isize;
+                        let padded =
+                            iy < height + pool.pads.bottom as isize && ix < width + pool.pads.right as isize;
                         counted += usize::from(padded);
                         if (0..height).contains(&iy) && (0..width).contains(&ix) {
                             let at = input.at(&[n, c, iy as usize, ix as usize]);
@@ -194,7 +213,11 @@ fn node_value(op: &Op, x: &[&Exact], shape: &[usize]) -> Exact {
                             best = if value.is_nan() || best.is_nan() { f64::NAN } else { best.max(value) };
                             sum += value;
                             size += value.abs();
-                            error = if pool.kind == PoolKind::Max { error.max(input.error[at]) } else { error + input.error[at] };
+                            error = if pool.kind == PoolKind::Max {
+                                error.max(input.error[at])
+                            } else {
+                                error + input.error[at]
+                            };
                             taps += 1;
                         }
                     }
@@ -211,11 +234,17 @@ fn node_value(op: &Op, x: &[&Exact], shape: &[usize]) -> Exact {
             for (flat, plane) in x[0].values.chunks(pixels).enumerate() {
                 let errors = &x[0].error[flat * pixels..][..pixels];
                 (out.values[flat], out.error[flat]) = match kind {
-                    PoolKind::Max => (plane.iter().copied().fold(f64::NEG_INFINITY, f64::max), errors.iter().copied().fold(0.0, f64::max)),
+                    PoolKind::Max => (
+                        plane.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+                        errors.iter().copied().fold(0.0, f64::max),
+                    ),
                     PoolKind::Average => {
                         let size: f64 = plane.iter().map(|v| v.abs()).sum();
                         let error: f64 = errors.iter().sum();
-                        (plane.iter().sum::<f64>() / pixels as f64, ((pixels + 2) as f64 * size + error) / pixels as f64)
+                        (
+                            plane.iter().sum::<f64>() / pixels as f64,
+                            ((pixels + 2) as f64 * size + error) / pixels as f64,
+                        )
                     }
                 };
             }
@@ -238,19 +267,31 @@ fn node_value(op: &Op, x: &[&Exact], shape: &[usize]) -> Exact {
         Op::PRelu | Op::Binary(_) => {
             let spread = |operand: &Exact, index: &[usize]| {
                 let skip = index.len() - operand.shape.len();
-                let own: Vec<usize> =
-                    operand.shape.iter().zip(&index[skip..]).map(|(&extent, &i)| if extent == 1 { 0 } else { i }).collect();
+                let own: Vec<usize> = operand
+                    .shape
+                    .iter()
+                    .zip(&index[skip..])
+                    .map(|(&extent, &i)| if extent == 1 { 0 } else { i })
+                    .collect();
                 operand.at(&own)
             };
             for (flat, index) in indices(shape).enumerate() {
                 let (i, j) = (spread(x[0], &index), spread(x[1], &index));
                 let (a, b, ea, eb) = (x[0].values[i], x[1].values[j], x[0].error[i], x[1].error[j]);
                 let (value, error) = match op {
-                    Op::PRelu => if a > 0.0 { (a, ea) } else { (a * b, ea * b.abs().max(1.0) + (a * b).abs()) },
+                    Op::PRelu => {
+                        if a > 0.0 {
+                            (a, ea)
+                        } else {
+                            (a * b, ea * b.abs().max(1.0) + (a * b).abs())
+                        }
+                    }
                     Op::Binary(BinaryOp::Add) => (a + b, ea + eb + (a + b).abs()),
                     Op::Binary(BinaryOp::Sub) => (a - b, ea + eb + (a - b).abs()),
                     Op::Binary(BinaryOp::Mul) => (a * b, ea * b.abs() + eb * a.abs() + (a * b).abs()),
-                    Op::Binary(BinaryOp::Div) => (a / b, (ea + eb * (a / b).abs()) / b.abs() * 2.0 + (a / b).abs()),
+                    Op::Binary(BinaryOp::Div) => {
+                        (a / b, (ea + eb * (a / b).abs()) / b.abs() * 2.0 + (a / b).abs())
+                    }
                     Op::Binary(BinaryOp::Max) => (a.max(b), ea.max(eb)),
                     Op::Binary(BinaryOp::Min) => (a.min(b), ea.max(eb)),
                     _ => unreachable!(),
@@ -265,7 +306,8 @@ fn node_value(op: &Op, x: &[&Exact], shape: &[usize]) -> Exact {
                 let row = || (0..extent).map(|i| first + i * stride);
                 let largest = row().map(|i| x[0].values[i]).fold(f64::NEG_INFINITY, f64::max);
                 let sum: f64 = row().map(|i| (x[0].values[i] - largest).exp()).sum();
-                let spread = row().map(|i| x[0].error[i] + 2.0 * (x[0].values[i] - largest).abs()).fold(0.0, f64::max);
+                let spread =
+                    row().map(|i| x[0].error[i] + 2.0 * (x[0].values[i] - largest).abs()).fold(0.0, f64::max);
                 out.values[flat] = (x[0].values[flat] - largest).exp() / sum;
                 out.error[flat] = out.values[flat] * (2.0 * spread + extent as f64 + 16.0) + 1e-30;
             }
@@ -317,7 +359,11 @@ fn node_value(op: &Op, x: &[&Exact], shape: &[usize]) -> Exact {
         }
         Op::Slice { start, step, .. } => {
             for (flat, index) in indices(shape).enumerate() {
-                let from: Vec<usize> = index.iter().zip(start.iter().zip(step)).map(|(i, (start, step))| start + i * step).collect();
+                let from: Vec<usize> = index
+                    .iter()
+                    .zip(start.iter().zip(step))
+                    .map(|(i, (start, step))| start + i * step)
+                    .collect();
                 let at = x[0].at(&from);
                 (out.values[flat], out.error[flat]) = (x[0].values[at], x[0].error[at]);
             }
@@ -333,8 +379,11 @@ fn node_value(op: &Op, x: &[&Exact], shape: &[usize]) -> Exact {
                 let c = index[1];
                 let first = c.saturating_sub((size - 1) / 2);
                 let last = (c + size / 2).min(shape[1] - 1);
-                let squares: f64 = (first..=last).map(|c| x[0].values[x[0].at(&[index[0], c, index[2], index[3]])].powi(2)).sum();
-                let scale = (f64::from(*bias) + f64::from(*alpha) / *size as f64 * squares).powf(-f64::from(*beta));
+                let squares: f64 = (first..=last)
+                    .map(|c| x[0].values[x[0].at(&[index[0], c, index[2], index[3]])].powi(2))
+                    .sum();
+                let scale =
+                    (f64::from(*bias) + f64::from(*alpha) / *size as f64 * squares).powf(-f64::from(*beta));
                 out.values[flat] = x[0].values[flat] * scale;
                 out.error[flat] = x[0].error[flat] * scale * 4.0 + 64.0 * out.values[flat].abs();
             }

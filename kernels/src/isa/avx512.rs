@@ -5,10 +5,17 @@ use core::arch::x86_64::*;
 use core::ops::Range;
 
 use crate::Block;
+use crate::activation::Activation;
 use crate::conv::direct::{self, Row, Tiles};
+use crate::conv::winograd::input::Batch;
+use crate::conv::winograd::multiply::{Column, Product, registers};
+use crate::conv::winograd::output::Output;
+use crate::conv::winograd::{self, winograd_kernels};
 use crate::conv::{ConvArgs, ConvKernel};
+use crate::elementwise::{self, BinaryArgs, ScaleArgs};
 use crate::epilogue::{self, Rest, Tail};
-use crate::isa::{Isa, Kernels, entry_points};
+use crate::isa::{Isa, Kernels, entry_points, kernel};
+use crate::pool::{self, PoolArgs, PoolKind};
 use crate::probe::{self, ProbeKernel};
 use crate::simd::{Simd, simd_ops};
 
@@ -74,22 +81,20 @@ entry_points! {
     fma_loop_avx512(rounds: usize, state: &mut [Block]) = probe::fma_loop::<_, 12>;
     read_loop_avx512(from: &[Block], sum: &mut Block) = probe::read_loop::<_, 8>;
     copy_loop_avx512(from: &[Block], to: &mut [Block]) = probe::copy_loop;
-}
-
-#[target_feature(enable = "avx512f")]
-fn probe_kernel() -> ProbeKernel {
-    ProbeKernel {
-        name: "fma_loop_avx512",
-        chains: 12,
-        fma_loop: fma_loop_avx512,
-        read_loop: read_loop_avx512,
-        copy_loop: copy_loop_avx512,
-    }
-}
-
-entry_points! {
-    [#[target_feature(enable = "avx512f")]] Avx512::new();
-    epilogue_avx512(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) = epilogue::finish;
+    epilogue_avx512(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) =
+        |simd, rest, out, negative| epilogue::finish(simd, activate_in_place_avx512, rest, out, negative);
+    activate_in_place_avx512(activation: Activation, data: &mut [Block]) = elementwise::activate_in_place;
+    activate_avx512(activation: Activation, input: &[Block], out: &mut [Block]) = |simd, activation, input, out| {
+        elementwise::activate(simd, activate_in_place_avx512, activation, input, out)
+    };
+    binary_avx512(args: &BinaryArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
+        |simd, args, pixels, out| elementwise::binary(simd, activate_in_place_avx512, args, pixels, out);
+    scale_avx512(args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
+        |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_avx512, args, pixels, out);
+    pool_avx512(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::pool;
+    maxmin_pool_avx512(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::maxmin_pool;
+    global_pool_avx512(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
+    squeeze_avx512(width: usize, rows: &[Block], sum: &mut Block) = pool::squeeze;
     tail_avx512(
         tail: &Tail<'_>,
         plane_and_pixel: (usize, usize),
@@ -148,11 +153,51 @@ fn direct_14x2_avx512(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut
     direct::run(&tiles, args, pixels, out);
 }
 
+entry_points! {
+    [#[target_feature(enable = "avx512f")]] Avx512::new();
+    winograd_input_avx512[T](batch: &Batch<'_>, input: &[Block], v: &mut [Block], stride: usize) =
+        winograd::input::transform::<_, T>;
+    winograd_weights_avx512[T, R](row: usize, plain: &[Block], lanes: &[u8], u: &mut [Block], stride: usize) =
+        winograd::weights::transform::<_, T, R>;
+    winograd_column_avx512[ROWS, BLOCKS](product: &Product<'_>, column: Column, m: &mut [Block]) =
+        winograd::multiply::column::<_, ROWS, BLOCKS>;
+    winograd_output_avx512[T, M](args: &Output<'_>, m: &[Block], out: &mut [Block]) =
+        winograd::output::transform::<_, T, M>;
+}
+
+// 6 tiles x 4 blocks: 24 sums, 4 of weights and 1 of input are 29 of 32 registers; 14 x 2: 28 + 2 + 1 = 31.
+#[target_feature(enable = "avx512f")]
+fn winograd_multiply_avx512(product: &Product<'_>, m: &mut [Block]) {
+    let choices = [
+        registers!(winograd_column_avx512, 4: 1 2 3 4 5 6),
+        registers!(winograd_column_avx512, 2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+        registers!(winograd_column_avx512, 1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+    ];
+    winograd::multiply::split(&choices, product, m);
+}
+
 #[target_feature(enable = "avx512f")]
 pub(crate) fn kernels() -> Kernels {
     Kernels {
         isa: Isa::Avx512,
-        probe: probe_kernel(),
+        probe: ProbeKernel {
+            name: "fma_loop_avx512",
+            chains: 12,
+            fma_loop: fma_loop_avx512,
+            read_loop: read_loop_avx512,
+            copy_loop: copy_loop_avx512,
+        },
         direct: ConvKernel { name: "direct_14x2_avx512", run: direct_14x2_avx512 },
+        activate: kernel!(activate_avx512),
+        activate_in_place: kernel!(activate_in_place_avx512),
+        binary: kernel!(binary_avx512),
+        scale: kernel!(scale_avx512),
+        winograd: winograd_kernels!(avx512:
+            winograd_input_avx512, winograd_weights_avx512, winograd_multiply_avx512, winograd_output_avx512,
+            epilogue_avx512),
+        pool: kernel!(pool_avx512),
+        maxmin_pool: kernel!(maxmin_pool_avx512),
+        global_pool: kernel!(global_pool_avx512),
+        squeeze: kernel!(squeeze_avx512),
     }
 }

@@ -4,10 +4,17 @@ use core::arch::aarch64::*;
 use core::ops::Range;
 
 use crate::Block;
+use crate::activation::Activation;
 use crate::conv::direct::{self, Row, Tiles};
+use crate::conv::winograd::input::Batch;
+use crate::conv::winograd::multiply::{Column, Product, registers};
+use crate::conv::winograd::output::Output;
+use crate::conv::winograd::{self, winograd_kernels};
 use crate::conv::{ConvArgs, ConvKernel};
+use crate::elementwise::{self, BinaryArgs, ScaleArgs};
 use crate::epilogue::{self, Rest, Tail};
-use crate::isa::{Isa, Kernels, entry_points};
+use crate::isa::{Isa, Kernels, entry_points, kernel};
+use crate::pool::{self, PoolArgs, PoolKind};
 use crate::probe::{self, ProbeKernel};
 use crate::simd::{Simd, simd_ops};
 
@@ -151,22 +158,20 @@ entry_points! {
     fma_loop_neon(rounds: usize, state: &mut [Block]) = probe::fma_loop::<_, 6>;
     read_loop_neon(from: &[Block], sum: &mut Block) = probe::read_loop::<_, 4>;
     copy_loop_neon(from: &[Block], to: &mut [Block]) = probe::copy_loop;
-}
-
-#[target_feature(enable = "neon")]
-fn probe_kernel() -> ProbeKernel {
-    ProbeKernel {
-        name: "fma_loop_neon",
-        chains: 6,
-        fma_loop: fma_loop_neon,
-        read_loop: read_loop_neon,
-        copy_loop: copy_loop_neon,
-    }
-}
-
-entry_points! {
-    [#[target_feature(enable = "neon")]] Neon::new();
-    epilogue_neon(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) = epilogue::finish;
+    epilogue_neon(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) =
+        |simd, rest, out, negative| epilogue::finish(simd, activate_in_place_neon, rest, out, negative);
+    activate_in_place_neon(activation: Activation, data: &mut [Block]) = elementwise::activate_in_place;
+    activate_neon(activation: Activation, input: &[Block], out: &mut [Block]) = |simd, activation, input, out| {
+        elementwise::activate(simd, activate_in_place_neon, activation, input, out)
+    };
+    binary_neon(args: &BinaryArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
+        |simd, args, pixels, out| elementwise::binary(simd, activate_in_place_neon, args, pixels, out);
+    scale_neon(args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
+        |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_neon, args, pixels, out);
+    pool_neon(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::pool;
+    maxmin_pool_neon(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::maxmin_pool;
+    global_pool_neon(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
+    squeeze_neon(width: usize, rows: &[Block], sum: &mut Block) = pool::squeeze;
     tail_neon(
         tail: &Tail<'_>,
         plane_and_pixel: (usize, usize),
@@ -198,11 +203,47 @@ fn direct_6x1_neon(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [B
     direct::run(&tiles, args, pixels, out);
 }
 
+entry_points! {
+    [#[target_feature(enable = "neon")]] Neon::new();
+    winograd_input_neon[T](batch: &Batch<'_>, input: &[Block], v: &mut [Block], stride: usize) =
+        winograd::input::transform::<_, T>;
+    winograd_weights_neon[T, R](row: usize, plain: &[Block], lanes: &[u8], u: &mut [Block], stride: usize) =
+        winograd::weights::transform::<_, T, R>;
+    winograd_column_neon[ROWS, BLOCKS](product: &Product<'_>, column: Column, m: &mut [Block]) =
+        winograd::multiply::column::<_, ROWS, BLOCKS>;
+    winograd_output_neon[T, M](args: &Output<'_>, m: &[Block], out: &mut [Block]) =
+        winograd::output::transform::<_, T, M>;
+}
+
+// 6 tiles x 1 block: 24 sums, 4 of weights and 1 of input are 29 of 32 registers.
+#[target_feature(enable = "neon")]
+fn winograd_multiply_neon(product: &Product<'_>, m: &mut [Block]) {
+    let choices = [registers!(winograd_column_neon, 1: 1 2 3 4 5 6)];
+    winograd::multiply::split(&choices, product, m);
+}
+
 #[target_feature(enable = "neon")]
 pub(crate) fn kernels() -> Kernels {
     Kernels {
         isa: Isa::Neon,
-        probe: probe_kernel(),
+        probe: ProbeKernel {
+            name: "fma_loop_neon",
+            chains: 6,
+            fma_loop: fma_loop_neon,
+            read_loop: read_loop_neon,
+            copy_loop: copy_loop_neon,
+        },
         direct: ConvKernel { name: "direct_6x1_neon", run: direct_6x1_neon },
+        activate: kernel!(activate_neon),
+        activate_in_place: kernel!(activate_in_place_neon),
+        binary: kernel!(binary_neon),
+        scale: kernel!(scale_neon),
+        winograd: winograd_kernels!(neon:
+            winograd_input_neon, winograd_weights_neon, winograd_multiply_neon, winograd_output_neon,
+            epilogue_neon),
+        pool: kernel!(pool_neon),
+        maxmin_pool: kernel!(maxmin_pool_neon),
+        global_pool: kernel!(global_pool_neon),
+        squeeze: kernel!(squeeze_neon),
     }
 }

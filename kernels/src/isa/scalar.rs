@@ -8,6 +8,13 @@ use crate::simd::{Simd, simd_ops};
 #[derive(Clone, Copy)]
 pub(crate) struct Scalar;
 
+/// One lane of a block: [`Simd`] over single numbers, for long functions of one number. In [`Scalar`] each step
+/// would be written out for 16 lanes; here the compiler sees one short loop over all lanes and vectorises it.
+///
+/// Loads take lane 0, stores write it.
+#[derive(Clone, Copy)]
+pub(crate) struct Lane;
+
 /// One operation per lane.
 #[inline(always)]
 fn lanes(f: impl Fn(usize) -> f32) -> Block {
@@ -43,26 +50,49 @@ fn round(a: f32) -> f32 {
 }
 
 #[inline(always)]
-fn larger(a: f32, b: f32) -> f32 {
-    if a.is_nan() || a > b { a } else { b }
-}
-
-#[inline(always)]
-fn smaller(a: f32, b: f32) -> f32 {
-    if a.is_nan() || a < b { a } else { b }
+fn exp2_int(n: i32) -> f32 {
+    f32::from_bits((n.wrapping_add(127) << 23) as u32)
 }
 
 /// In two steps: the first is exact, the second rounds.
 #[inline(always)]
-fn scale_exp2(a: f32, n: f32) -> f32 {
-    let n = n as i32;
+fn scale_exp2(a: f32, n: i32) -> f32 {
     let low = n >> 1;
     a * exp2_int(low) * exp2_int(n - low)
 }
 
-#[inline(always)]
-fn exp2_int(n: i32) -> f32 {
-    f32::from_bits((n.wrapping_add(127) << 23) as u32)
+// SAFETY: needs no instructions beyond the target's own.
+unsafe impl Simd for Lane {
+    type Vector = f32;
+    simd_ops! {
+        splat(x: f32) -> f32 = x;
+        load(from: &Block) -> f32 = from[0];
+        store(to: &mut Block, v: f32) = to[0] = v;
+        add(a: f32, b: f32) -> f32 = a + b;
+        sub(a: f32, b: f32) -> f32 = a - b;
+        mul(a: f32, b: f32) -> f32 = a * b;
+        div(a: f32, b: f32) -> f32 = a / b;
+        sqrt(a: f32) -> f32 = square_root(a);
+        mul_add(a: f32, b: f32, c: f32) -> f32 = fused(a, b, c);
+        neg(a: f32) -> f32 = -a;
+        abs(a: f32) -> f32 = a.abs();
+        max(a: f32, b: f32) -> f32 = if a.is_nan() || a > b { a } else { b };
+        min(a: f32, b: f32) -> f32 = if a.is_nan() || a < b { a } else { b };
+        relu(a: f32) -> f32 = if a > 0.0 || a.is_nan() { a } else { 0.0 };
+        clamp(a: f32, low: f32, high: f32) -> f32 = {
+            let a = if low > a { low } else { a };
+            if a > high { high } else { a }
+        };
+        select_gt(a: f32, b: f32, yes: f32, no: f32) -> f32 = if a > b { yes } else { no };
+        copysign(a: f32, b: f32) -> f32 = a.copysign(b);
+        round(a: f32) -> f32 = round(a);
+        exp2_int(n: f32) -> f32 = exp2_int(n as i32);
+        scale_exp2(a: f32, n: f32) -> f32 = scale_exp2(a, n as i32);
+        exponent(a: f32) -> f32 = ((a.to_bits() >> 23) as i32 - 127) as f32;
+        mantissa(a: f32) -> f32 = f32::from_bits(a.to_bits() & 0x007f_ffff | 0x3f80_0000);
+        canonical_nan(a: f32) -> f32 = if a.is_nan() { f32::from_bits(0x7fc0_0000) } else { a };
+        prefetch(_at: &Block) = ();
+    }
 }
 
 // SAFETY: needs no instructions beyond the target's own.
@@ -72,32 +102,26 @@ unsafe impl Simd for Scalar {
         splat(x: f32) -> Block = [x; crate::LANES];
         load(from: &Block) -> Block = *from;
         store(to: &mut Block, v: Block) = *to = v;
-        add(a: Block, b: Block) -> Block = lanes(#[inline(always)] |i| a[i] + b[i]);
-        sub(a: Block, b: Block) -> Block = lanes(#[inline(always)] |i| a[i] - b[i]);
-        mul(a: Block, b: Block) -> Block = lanes(#[inline(always)] |i| a[i] * b[i]);
-        div(a: Block, b: Block) -> Block = lanes(#[inline(always)] |i| a[i] / b[i]);
-        sqrt(a: Block) -> Block = lanes(#[inline(always)] |i| square_root(a[i]));
-        mul_add(a: Block, b: Block, c: Block) -> Block = lanes(#[inline(always)] |i| fused(a[i], b[i], c[i]));
-        neg(a: Block) -> Block = lanes(#[inline(always)] |i| -a[i]);
-        abs(a: Block) -> Block = lanes(#[inline(always)] |i| a[i].abs());
-        max(a: Block, b: Block) -> Block = lanes(#[inline(always)] |i| larger(a[i], b[i]));
-        min(a: Block, b: Block) -> Block = lanes(#[inline(always)] |i| smaller(a[i], b[i]));
-        relu(a: Block) -> Block = lanes(#[inline(always)] |i| if a[i] > 0.0 || a[i].is_nan() { a[i] } else { 0.0 });
-        clamp(a: Block, low: Block, high: Block) -> Block = lanes(#[inline(always)] |i| {
-            let a = if low[i] > a[i] { low[i] } else { a[i] };
-            if a > high[i] { high[i] } else { a }
-        });
-        select_gt(a: Block, b: Block, yes: Block, no: Block) -> Block =
-            lanes(#[inline(always)] |i| if a[i] > b[i] { yes[i] } else { no[i] });
-        copysign(a: Block, b: Block) -> Block = lanes(#[inline(always)] |i| a[i].copysign(b[i]));
-        round(a: Block) -> Block = lanes(#[inline(always)] |i| round(a[i]));
-        exp2_int(n: Block) -> Block = lanes(#[inline(always)] |i| exp2_int(n[i] as i32));
-        scale_exp2(a: Block, n: Block) -> Block = lanes(#[inline(always)] |i| scale_exp2(a[i], n[i]));
-        exponent(a: Block) -> Block = lanes(#[inline(always)] |i| ((a[i].to_bits() >> 23) as i32 - 127) as f32);
-        mantissa(a: Block) -> Block =
-            lanes(#[inline(always)] |i| f32::from_bits(a[i].to_bits() & 0x007f_ffff | 0x3f80_0000));
-        canonical_nan(a: Block) -> Block =
-            lanes(#[inline(always)] |i| if a[i].is_nan() { f32::from_bits(0x7fc0_0000) } else { a[i] });
+        add(a: Block, b: Block) -> Block = lanes(#[inline(always)] |i| Lane.add(a[i], b[i]));
+        sub(a: Block, b: Block) -> Block = lanes(#[inline(always)] |i| Lane.sub(a[i], b[i]));
+        mul(a: Block, b: Block) -> Block = lanes(#[inline(always)] |i| Lane.mul(a[i], b[i]));
+        div(a: Block, b: Block) -> Block = lanes(#[inline(always)] |i| Lane.div(a[i], b[i]));
+        sqrt(a: Block) -> Block = lanes(#[inline(always)] |i| Lane.sqrt(a[i]));
+        mul_add(a: Block, b: Block, c: Block) -> Block = lanes(#[inline(always)] |i| Lane.mul_add(a[i], b[i], c[i]));
+        neg(a: Block) -> Block = lanes(#[inline(always)] |i| Lane.neg(a[i]));
+        abs(a: Block) -> Block = lanes(#[inline(always)] |i| Lane.abs(a[i]));
+        max(a: Block, b: Block) -> Block = lanes(#[inline(always)] |i| Lane.max(a[i], b[i]));
+        min(a: Block, b: Block) -> Block = lanes(#[inline(always)] |i| Lane.min(a[i], b[i]));
+        relu(a: Block) -> Block = lanes(#[inline(always)] |i| Lane.relu(a[i]));
+        clamp(a: Block, low: Block, high: Block) -> Block = lanes(#[inline(always)] |i| Lane.clamp(a[i], low[i], high[i]));
+        select_gt(a: Block, b: Block, yes: Block, no: Block) -> Block = lanes(#[inline(always)] |i| Lane.select_gt(a[i], b[i], yes[i], no[i]));
+        copysign(a: Block, b: Block) -> Block = lanes(#[inline(always)] |i| Lane.copysign(a[i], b[i]));
+        round(a: Block) -> Block = lanes(#[inline(always)] |i| Lane.round(a[i]));
+        exp2_int(n: Block) -> Block = lanes(#[inline(always)] |i| Lane.exp2_int(n[i]));
+        scale_exp2(a: Block, n: Block) -> Block = lanes(#[inline(always)] |i| Lane.scale_exp2(a[i], n[i]));
+        exponent(a: Block) -> Block = lanes(#[inline(always)] |i| Lane.exponent(a[i]));
+        mantissa(a: Block) -> Block = lanes(#[inline(always)] |i| Lane.mantissa(a[i]));
+        canonical_nan(a: Block) -> Block = lanes(#[inline(always)] |i| Lane.canonical_nan(a[i]));
         prefetch(_at: &Block) = ();
     }
 }
@@ -107,12 +131,19 @@ macro_rules! scalar_table {
     ($(#[$features:meta])?) => {
         use core::ops::Range;
 
-        use super::Scalar;
+        use super::{Lane, Scalar};
         use crate::Block;
-        use crate::conv::direct::{self, Row, Tiles};
+        use crate::conv::direct::{Row, Tiles, self};
         use crate::conv::{ConvArgs, ConvKernel};
-        use crate::epilogue::{self, Rest, Tail};
-        use crate::isa::{Isa, Kernels, entry_points};
+        use crate::epilogue::{Rest, Tail, self};
+        use crate::isa::{Isa, Kernels, entry_points, kernel};
+        use crate::activation::Activation;
+        use crate::elementwise::{BinaryArgs, ScaleArgs, self};
+        use crate::conv::winograd::input::Batch;
+        use crate::conv::winograd::multiply::{Column, Product, registers};
+        use crate::conv::winograd::output::Output;
+        use crate::conv::winograd::{self, winograd_kernels};
+        use crate::pool::{PoolArgs, PoolKind, self};
         use crate::probe::{self, ProbeKernel};
 
         entry_points! {
@@ -121,22 +152,22 @@ macro_rules! scalar_table {
             fma_loop_scalar(rounds: usize, state: &mut [Block]) = probe::fma_loop::<_, 6>;
             read_loop_scalar(from: &[Block], sum: &mut Block) = probe::read_loop::<_, 4>;
             copy_loop_scalar(from: &[Block], to: &mut [Block]) = probe::copy_loop;
-        }
-
-        $(#[$features])?
-        fn probe_kernel() -> ProbeKernel {
-            ProbeKernel {
-                name: "fma_loop_scalar",
-                chains: 6,
-                fma_loop: fma_loop_scalar,
-                read_loop: read_loop_scalar,
-                copy_loop: copy_loop_scalar,
-            }
-        }
-
-        entry_points! {
-            [$(#[$features])?] Scalar;
-            epilogue_scalar(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) = epilogue::finish;
+            epilogue_scalar(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) =
+                |simd, rest, out, negative| epilogue::finish(simd, activate_in_place_scalar, rest, out, negative);
+            activate_in_place_scalar(activation: Activation, data: &mut [Block]) =
+                |_, activation, data| elementwise::activate_lanes(Lane, activation, data);
+            activate_scalar(activation: Activation, input: &[Block], out: &mut [Block]) =
+                |simd, activation, input, out| {
+                    elementwise::activate(simd, activate_in_place_scalar, activation, input, out)
+                };
+            binary_scalar(args: &BinaryArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
+                |simd, args, pixels, out| elementwise::binary(simd, activate_in_place_scalar, args, pixels, out);
+            scale_scalar(args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
+                |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_scalar, args, pixels, out);
+            pool_scalar(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::pool;
+            maxmin_pool_scalar(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::maxmin_pool;
+            global_pool_scalar(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
+            squeeze_scalar(width: usize, rows: &[Block], sum: &mut Block) = pool::squeeze;
             tail_scalar(
                 tail: &Tail<'_>,
                 plane_and_pixel: (usize, usize),
@@ -152,9 +183,51 @@ macro_rules! scalar_table {
             direct::run(&tiles, args, pixels, out);
         }
 
+        entry_points! {
+            [$(#[$features])?] Scalar;
+            winograd_input_scalar[T](batch: &Batch<'_>, input: &[Block], v: &mut [Block], stride: usize) =
+                winograd::input::transform::<_, T>;
+            winograd_weights_scalar[T, R](row: usize, plain: &[Block], lanes: &[u8], u: &mut [Block], stride: usize) =
+                winograd::weights::transform::<_, T, R>;
+            winograd_column_scalar[ROWS, BLOCKS](product: &Product<'_>, column: Column, m: &mut [Block]) =
+                winograd::multiply::column::<_, ROWS, BLOCKS>;
+            winograd_output_scalar[T, M](args: &Output<'_>, m: &[Block], out: &mut [Block]) =
+                winograd::output::transform::<_, T, M>;
+        }
+
+        // No register tile of our choosing.
+        $(#[$features])?
+        fn winograd_multiply_scalar(product: &Product<'_>, m: &mut [Block]) {
+            let choices = [
+                registers!(winograd_column_scalar, 1: 1 2 3 4),
+            ];
+            winograd::multiply::split(&choices, product, m);
+        }
+
         $(#[$features])?
         pub(crate) fn kernels() -> Kernels {
-            Kernels { isa: Isa::Scalar, probe: probe_kernel(), direct: ConvKernel { name: "direct_2x1_scalar", run: direct_2x1_scalar } }
+            Kernels {
+                isa: Isa::Scalar,
+                probe: ProbeKernel {
+                    name: "fma_loop_scalar",
+                    chains: 6,
+                    fma_loop: fma_loop_scalar,
+                    read_loop: read_loop_scalar,
+                    copy_loop: copy_loop_scalar,
+                },
+                direct: ConvKernel { name: "direct_2x1_scalar", run: direct_2x1_scalar },
+                activate: kernel!(activate_scalar),
+                activate_in_place: kernel!(activate_in_place_scalar),
+                binary: kernel!(binary_scalar),
+                scale: kernel!(scale_scalar),
+                winograd: winograd_kernels!(scalar:
+                    winograd_input_scalar, winograd_weights_scalar, winograd_multiply_scalar, winograd_output_scalar,
+                    epilogue_scalar),
+                pool: kernel!(pool_scalar),
+                maxmin_pool: kernel!(maxmin_pool_scalar),
+                global_pool: kernel!(global_pool_scalar),
+                squeeze: kernel!(squeeze_scalar),
+            }
         }
     };
 }
