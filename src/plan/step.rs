@@ -35,6 +35,40 @@ pub struct Step {
     pub(crate) cut: Cut,
 }
 
+impl Step {
+    /// Extents of the result: `[N, C, H, W]` where it lies in blocks; what is row-major is told by its number of elements.
+    pub fn output_shape(&self) -> Vec<usize> {
+        match &self.work {
+            Work::ArgMax { extents: [outer, _, inner], .. } => vec![outer * inner],
+            Work::MaxMin { positive: View { layout, .. }, negative, .. } => {
+                let channels = layout.channels() + negative.layout.channels();
+                vec![layout.batch, channels, layout.height, layout.width]
+            }
+            work => match work.output_layout() {
+                Some(layout) => vec![layout.batch, layout.channels(), layout.height, layout.width],
+                None => work.plains().last().map(|plain| vec![plain.len]).unwrap_or_default(),
+            },
+        }
+    }
+
+    /// The buffer of the arena that the result goes to, and the block in it; none where it goes to the caller.
+    pub(super) fn output_buffer(&self) -> Option<(usize, usize)> {
+        if let Work::MaxMin { positive, negative, .. } = &self.work
+            && let Place::Arena(buffer) = positive.place
+        {
+            return Some((buffer, positive.skip.min(negative.skip)));
+        }
+        if self.work.output_layout().is_some() {
+            let view = self.work.views().pop()?;
+            return if let Place::Arena(buffer) = view.place { Some((buffer, view.skip)) } else { None };
+        }
+        match self.work.plains().last()?.place {
+            PlainPlace::Arena(buffer) => Some((buffer, 0)),
+            _ => None,
+        }
+    }
+}
+
 /// Where a value's blocks are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
