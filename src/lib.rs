@@ -4,8 +4,11 @@
 pub mod error;
 pub mod graph;
 mod model;
+#[cfg(feature = "onnx")]
+pub mod onnx;
 pub mod optimize;
 pub mod plan;
+pub mod preprocess;
 pub mod run;
 pub mod tensor;
 

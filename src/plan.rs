@@ -14,7 +14,7 @@ use sinew_kernels::Block;
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::tensor::DType;
-pub use choose::Algorithm;
+pub use choose::{Algorithm, Family};
 use step::Step;
 
 /// What a plan depends on besides the model.
@@ -23,9 +23,11 @@ pub struct PlanOptions {
     /// Parts into which a large step is cut: one per thread.
     pub threads: usize,
     /// The algorithm for every convolution that it serves; others keep their choice.
-    pub conv: Option<Algorithm>,
+    pub conv: Option<Family>,
     /// Which Winograd tiles may be chosen.
     pub winograd: Winograd,
+    /// Whether weights are kept as they are in the file and transformed inside a run: slower, without any growth.
+    pub compact_weights: bool,
     /// Whether graph inputs and outputs change layout inside a run.
     pub io: Io,
     /// First-level data cache that blocking assumes, in bytes. Never detected.
@@ -40,6 +42,7 @@ impl Default for PlanOptions {
             threads: 1,
             conv: None,
             winograd: Winograd::Auto,
+            compact_weights: false,
             io: Io::Plain,
             l1_bytes: 32 << 10,
             l2_bytes: 1 << 20,

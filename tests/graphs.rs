@@ -109,7 +109,16 @@ fn values_are_those_of_the_reference() {
         let data = input.as_f32().expect("inputs are f32").iter().map(|&x| f64::from(x)).collect();
         let want = reference::evaluate(&graph, &[Exact::new(input.shape().to_vec(), data)]);
         let off: Vec<String> = sinew::optimize::PASSES.iter().map(|pass| pass.name.to_owned()).collect();
+        let forced = |winograd, compact_weights| {
+            let conv = Some(sinew::plan::Family::Winograd);
+            Options {
+                plan: PlanOptions { conv, winograd, compact_weights, ..PlanOptions::default() },
+                ..Options::default()
+            }
+        };
         let variants = [
+            ("winograd 2", forced(Winograd::Tile(2), false)),
+            ("winograd 2 from plain weights", forced(Winograd::Tile(2), true)),
             ("all passes", Options::default()),
             ("no passes", Options { disabled_passes: off, ..Options::default() }),
             (
@@ -122,10 +131,7 @@ fn values_are_those_of_the_reference() {
             (
                 "im2col",
                 Options {
-                    plan: PlanOptions {
-                        conv: Some(sinew::plan::Algorithm::Im2col),
-                        ..PlanOptions::default()
-                    },
+                    plan: PlanOptions { conv: Some(sinew::plan::Family::Im2col), ..PlanOptions::default() },
                     ..Options::default()
                 },
             ),

@@ -8,6 +8,7 @@
 
 pub(crate) mod direct;
 pub mod reference;
+pub mod winograd;
 
 use core::ops::Range;
 

@@ -19,8 +19,10 @@ use core::fmt;
 use core::str::FromStr;
 
 use crate::conv::ConvKernel;
+use crate::conv::winograd::Winograd;
 use crate::elementwise::{ActivateFn, ActivateInPlaceFn, BinaryFn, ScaleFn};
 use crate::pool::{GlobalPoolFn, PoolFn, SqueezeFn};
+use crate::probe::ProbeKernel;
 
 /// An instruction set that has kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -91,6 +93,8 @@ impl core::error::Error for UnknownIsa {}
 pub struct Kernels {
     /// The instruction set.
     pub isa: Isa,
+    /// What measures the machine.
+    pub probe: ProbeKernel,
     /// Convolution from blocked input.
     pub direct: ConvKernel,
     /// A function of one map.
@@ -101,6 +105,8 @@ pub struct Kernels {
     pub binary: Kernel<BinaryFn>,
     /// Scale and add: gates, batch normalization.
     pub scale: Kernel<ScaleFn>,
+    /// Winograd convolution, one entry per tile.
+    pub winograd: [Winograd; 5],
     /// Largest or mean of windows.
     pub pool: Kernel<PoolFn>,
     /// MaxMin and the max pool behind it: the first half of the output slices for `relu(x)`, the second for

@@ -18,6 +18,7 @@ pub mod epilogue;
 pub mod isa;
 pub(crate) mod math;
 pub mod pool;
+pub mod probe;
 pub mod simd;
 
 /// Channels in a block.

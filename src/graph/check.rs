@@ -35,11 +35,13 @@ impl Graph {
                 defined[id] = true;
             }
         }
+        let mut is_input = vec![false; self.values.len()];
         for &input in &self.inputs {
             self.define(&mut defined, input)?;
+            is_input[input.0] = true;
         }
         for node in &self.nodes {
-            self.check_node(node, &defined).map_err(|reason| Error::Node {
+            self.check_node(node, &defined, &is_input).map_err(|reason| Error::Node {
                 op: node.op.name().to_owned(),
                 node: node.name.clone(),
                 reason,
@@ -78,7 +80,12 @@ impl Graph {
         Error::Tensor { tensor, reason: reason.to_owned() }
     }
 
-    fn check_node(&self, node: &Node, defined: &[bool]) -> std::result::Result<(), String> {
+    fn check_node(
+        &self,
+        node: &Node,
+        defined: &[bool],
+        is_input: &[bool],
+    ) -> std::result::Result<(), String> {
         for &ValueId(id) in &node.inputs {
             match defined.get(id) {
                 None => return Err(format!("input #{id} does not exist")),
@@ -88,7 +95,7 @@ impl Graph {
                 Some(true) => {}
             }
             let value = &self.values[id];
-            if value.dtype != DType::F32 && !self.inputs.contains(&ValueId(id)) {
+            if value.dtype != DType::F32 && !is_input[id] {
                 let (name, dtype) = (&value.name, value.dtype.name());
                 return Err(format!("input \"{name}\" is {dtype}; inside a graph all is f32"));
             }

@@ -2,6 +2,7 @@
 //! rule holds is taken; the last serves all. The rule looks at one image, at shapes and options only.
 
 use sinew_kernels::conv::ConvGeometry;
+use sinew_kernels::conv::winograd::{WeightForm, WinogradTile};
 
 use super::{PlanOptions, Winograd};
 
@@ -14,8 +15,8 @@ pub enum Algorithm {
     Depthwise,
     /// From the plain image: few channels, never padded to a block.
     PlainImage,
-    /// Winograd with output tiles of this size.
-    Winograd(usize),
+    /// Winograd with tiles of this size, from weights in this form.
+    Winograd(WinogradTile, WeightForm),
     /// 1x1, stride 1: the map as one row of pixels.
     Pointwise,
     /// Groups that are no whole blocks, without computing zeros.
@@ -33,9 +34,14 @@ impl Algorithm {
             Algorithm::Dense => "dense",
             Algorithm::Depthwise => "depthwise",
             Algorithm::PlainImage => "plain-image",
-            Algorithm::Winograd(2) => "winograd-2",
-            Algorithm::Winograd(4) => "winograd-4",
-            Algorithm::Winograd(_) => "winograd-6",
+            Algorithm::Winograd(tile, form) => match (tile.output, form) {
+                (2, WeightForm::Stored) => "winograd-2",
+                (2, WeightForm::Plain) => "winograd-2-plain-weights",
+                (4, WeightForm::Stored) => "winograd-4",
+                (4, WeightForm::Plain) => "winograd-4-plain-weights",
+                (_, WeightForm::Stored) => "winograd-6",
+                (_, WeightForm::Plain) => "winograd-6-plain-weights",
+            },
             Algorithm::Pointwise => "pointwise",
             Algorithm::Grouped => "grouped",
             Algorithm::Direct => "direct",
@@ -71,6 +77,37 @@ pub struct Choice {
     pub algorithm: Algorithm,
     /// Why it was taken and why those before it were not.
     pub why: String,
+}
+
+/// The tiles that have kernels.
+const TILES: [WinogradTile; 5] = [
+    WinogradTile { output: 2, kernel: 3 },
+    WinogradTile { output: 4, kernel: 3 },
+    WinogradTile { output: 6, kernel: 3 },
+    WinogradTile { output: 2, kernel: 5 },
+    WinogradTile { output: 4, kernel: 5 },
+];
+
+/// Algorithms that can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// No transforms and no gathering.
+    Direct,
+    /// Gathered windows.
+    Im2col,
+    /// Winograd, wherever it serves.
+    Winograd,
+}
+
+impl Family {
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Family::Direct => "direct",
+            Family::Im2col => "im2col",
+            Family::Winograd => "winograd",
+        }
+    }
 }
 
 /// An entry of the list: the reason for taking it, or for passing on.
@@ -111,16 +148,65 @@ pub fn choose(shape: &ConvShape, options: &PlanOptions) -> Choice {
     unreachable!("im2col serves every shape")
 }
 
-/// The wanted algorithm, if it serves the shape.
-fn force(shape: &ConvShape, wanted: Algorithm, options: &PlanOptions) -> Result<Choice, String> {
-    let (algorithm, _) = match wanted {
-        Algorithm::Winograd(_) => winograd(shape, options)?,
-        Algorithm::Im2col => im2col(shape, options)?,
-        _ => {
-            let candidates: [Rule; 6] = [depthwise, dense, plain_image, pointwise, grouped, direct];
-            candidates.into_iter().find_map(|rule| rule(shape, options).ok()).ok_or("no direct form")?
-        }
+/// The undilated convolution of one fragment of a dilated one with stride 1, and the fragment's first input pixel.
+///
+/// `phase` is the first output pixel of the fragment.
+pub fn fragment(g: &ConvGeometry, phase: [usize; 2]) -> (ConvGeometry, [usize; 2]) {
+    let pads = [g.pad_top, g.pad_left];
+    let axis = |axis: usize, input: usize, output: usize| {
+        let (d, p, r) = (g.dilation[axis], pads[axis], phase[axis]);
+        let first = (r + d * p - p) % d;
+        let sizes = [input.saturating_sub(first).div_ceil(d), output.saturating_sub(r).div_ceil(d)];
+        (first, (p + first).saturating_sub(r) / d, sizes)
     };
+    let (row, pad_top, [in_height, out_height]) = axis(0, g.in_height, g.out_height);
+    let (column, pad_left, [in_width, out_width]) = axis(1, g.in_width, g.out_width);
+    let geometry = ConvGeometry {
+        in_height,
+        in_width,
+        out_height,
+        out_width,
+        dilation: [1, 1],
+        pad_top,
+        pad_left,
+        ..*g
+    };
+    (geometry, [row, column])
+}
+
+/// The algorithm for the fragments of a dilated convolution, where running it as fragments pays: where Winograd
+/// serves them. All other algorithms take a dilation as it is.
+pub fn choose_fragments(shape: &ConvShape, options: &PlanOptions) -> Option<Choice> {
+    let g = &shape.geometry;
+    let depthwise =
+        shape.groups > 1 && shape.groups == shape.in_channels && shape.groups == shape.out_channels;
+    if g.dilation == [1, 1]
+        || g.stride != [1, 1]
+        || depthwise
+        || options.conv.is_some_and(|conv| conv != Family::Winograd)
+    {
+        return None;
+    }
+    let sizes = [g.in_height, g.in_width, g.out_height, g.out_width];
+    let dilations = [g.dilation[0], g.dilation[1], g.dilation[0], g.dilation[1]];
+    if sizes.iter().zip(dilations).any(|(&size, dilation)| size < dilation) {
+        return None; // some fragment would be empty
+    }
+    let (geometry, _) = fragment(g, [0, 0]);
+    let (algorithm, reason) = winograd(&ConvShape { geometry, ..shape.clone() }, options).ok()?;
+    let why = format!("fragments of a {}x{} dilation: {reason}", g.dilation[0], g.dilation[1]);
+    Some(Choice { algorithm, why })
+}
+
+/// The wanted algorithm, if it serves the shape.
+fn force(shape: &ConvShape, wanted: Family, options: &PlanOptions) -> Result<Choice, String> {
+    let candidates: &[Rule] = match wanted {
+        Family::Winograd => &[any_winograd],
+        Family::Im2col => &[im2col],
+        Family::Direct => &[depthwise, dense, plain_image, pointwise, grouped, direct],
+    };
+    let taken = candidates.iter().map(|rule| rule(shape, options));
+    let algorithm = taken.reduce(|first, next| first.or(next)).unwrap_or(Err("nothing serves it".into()))?.0;
     Ok(Choice { algorithm, why: "asked for".into() })
 }
 
@@ -150,11 +236,55 @@ fn plain_image(shape: &ConvShape, _: &PlanOptions) -> Result<(Algorithm, String)
     Ok((Algorithm::PlainImage, format!("{} channels are read as they lie, none padded", shape.in_channels)))
 }
 
-fn winograd(_: &ConvShape, options: &PlanOptions) -> Result<(Algorithm, String), String> {
-    match options.winograd {
-        Winograd::Off => Err("switched off".into()),
-        _ => Err("no kernel".into()),
+/// Winograd by shape. Evidence: `docs/winograd.md`.
+fn winograd(shape: &ConvShape, options: &PlanOptions) -> Result<(Algorithm, String), String> {
+    let (Algorithm::Winograd(tile, form), reason) = any_winograd(shape, options)? else {
+        return Err("no tile".into());
+    };
+    let [height, width] = [shape.geometry.out_height, shape.geometry.out_width];
+    if shape.in_channels / shape.groups < 16 || shape.out_channels / shape.groups < 16 {
+        return Err("with less than 16 channels the transforms cost more than they save".into());
     }
+    if height.min(width) < tile.output {
+        return Err(format!("the {height}x{width} map is smaller than a tile"));
+    }
+    Ok((Algorithm::Winograd(tile, form), reason))
+}
+
+/// The Winograd tile and weights for a shape, whether they pay or not.
+fn any_winograd(shape: &ConvShape, options: &PlanOptions) -> Result<(Algorithm, String), String> {
+    let g = &shape.geometry;
+    let kernel = match g.kernel {
+        [3, 3] => 3,
+        [5, 5] => 5,
+        _ => return Err("the window is neither 3x3 nor 5x5".into()),
+    };
+    if g.stride != [1, 1] || g.dilation != [1, 1] {
+        return Err("it has a stride or a dilation".into());
+    }
+    if shape.groups > 1 && !shape.groups_are_blocks {
+        return Err("groups are no whole blocks".into());
+    }
+    let channels = shape.in_channels / shape.groups;
+    let four = WinogradTile { output: 4, kernel };
+    let transformed = four.positions() * channels * (shape.out_channels / shape.groups) * 4;
+    let tiles = four.tiles(g.out_height, g.out_width);
+    let in_cache = transformed <= options.l2_bytes + options.l2_bytes / 2;
+    let (output, reason) = match options.winograd {
+        Winograd::Off => return Err("switched off".into()),
+        Winograd::Tile(output) => (output, "the tile asked for".to_owned()),
+        Winograd::Auto if in_cache => (4, "transformed weights stay in the second-level cache".to_owned()),
+        Winograd::Auto if tiles >= 49 => {
+            (4, format!("{tiles} tiles pay for streaming the transformed weights"))
+        }
+        Winograd::Auto => (2, format!("{tiles} tiles: the smaller tile's weights are less to stream")),
+    };
+    let tile = WinogradTile { output, kernel };
+    if !TILES.contains(&tile) {
+        return Err(format!("there is no tile of {output}x{output} outputs for a {kernel}x{kernel} window"));
+    }
+    let form = if options.compact_weights { WeightForm::Plain } else { WeightForm::Stored };
+    Ok((Algorithm::Winograd(tile, form), reason))
 }
 
 fn pointwise(shape: &ConvShape, _: &PlanOptions) -> Result<(Algorithm, String), String> {

@@ -6,16 +6,16 @@ use sinew_kernels::activation::Activation;
 use sinew_kernels::conv::{ConvArgs, ConvGeometry};
 use sinew_kernels::epilogue::Epilogue;
 use sinew_kernels::isa::Kernels;
-use sinew_kernels::{Block, LANES, elementwise};
+use sinew_kernels::{Block, LANES, elementwise, pool};
 
 use super::borrow::views;
 use super::parallel::{Cut, for_each_part};
 use super::{Input, Output};
-use crate::graph::BinaryOp;
-use crate::plan::Plan;
+use crate::graph::{BinaryOp, Pool, PoolKind};
 use crate::plan::step::{
     ConvWork, MAX_RANK, Operand, Place, Plain, PlainConvWork, PlainPlace, Step, Strided, View, Work,
 };
+use crate::plan::{Algorithm, Plan};
 use crate::tensor::{Data, Tensor};
 
 /// A run in progress.
@@ -76,17 +76,17 @@ impl Run<'_, '_, '_> {
                 self.copy_channels(from, to, [*from_channel, *to_channel, *count]);
             }
             Work::Conv(conv) => self.conv(step, conv),
-            Work::PlainConv(conv) => self.plain_conv(step, conv),
+            Work::PlainConv(conv) => unimplemented!(),
             Work::Pool { pool, input, output } => self.pool(step, pool, input, output),
-            Work::GlobalPool { kind, input, output } => self.global_pool(step, *kind, input, output),
+            Work::GlobalPool { kind, input, output } => self.global_pool(*kind, input, output),
             Work::Unary { function, input, output } => self.unary(step, *function, input, output),
             Work::Binary { op, swapped, a, b, output } => self.binary(step, (*op, *swapped), a, b, output),
             Work::Affine { input, output, scale, shift } => self.affine(step, input, output, scale, shift),
             Work::PRelu { input, output, slope } => self.prelu(step, input, output, slope),
-            Work::MaxMin { input, positive, negative } => self.max_min(step, input, positive, negative),
-            Work::Softmax { input, output } => self.softmax(step, input, output),
-            Work::Lrn { input, output, .. } => self.lrn(step, input, output),
-            Work::ArgMax { from, output, extents } => self.arg_max(*from, *output, *extents),
+            Work::MaxMin { input, positive, negative } => self.max_min(input, positive, negative),
+            Work::Softmax { input, output } => unimplemented!(),
+            Work::Lrn { input, output, .. } => unimplemented!(),
+            Work::ArgMax { from, output, extents } => unimplemented!(),
         }
     }
 
@@ -108,6 +108,87 @@ impl Run<'_, '_, '_> {
             Input::F32(data) => out.copy_from_slice(data),
             Input::U8(data) => out.iter_mut().zip(*data).for_each(|(out, &x)| *out = f32::from(x)),
             Input::I64(data) => out.iter_mut().zip(*data).for_each(|(out, &x)| *out = x as f32),
+        }
+    }
+
+    fn pack(&mut self, _step: &Step, from: Plain, strides: [usize; 4], to: &View) {
+        let plan = self.plan;
+        let in_arena = match from.place {
+            PlainPlace::Arena(buffer) => plain_blocks(plan, buffer, from),
+            _ => 0..0,
+        };
+        for index in 0..to.layout.batch {
+            let ([source], [out]) = views(self.arena, [in_arena.clone()], [image(plan, to, index)]);
+            let source: &[f32] = match from.place {
+                PlainPlace::Arena(_) => bytemuck::cast_slice(source),
+                PlainPlace::Weights(at) => {
+                    bytemuck::cast_slice(&plan.weights[at..at + from.len.div_ceil(LANES)])
+                }
+                PlainPlace::Input(input) => f32_input(&self.inputs[input]),
+                PlainPlace::Output(_) => unreachable!("outputs are only written"),
+            };
+            let (width, plane) = (to.layout.width, to.layout.pixels());
+            let mut channel = 0;
+            for (block, live) in out.chunks_mut(plane).zip(to.layout.lanes()) {
+                for (i, pixel) in block.iter_mut().enumerate() {
+                    for lane in 0..usize::from(live) {
+                        pixel[lane] = source[index * strides[0]
+                            + (channel + lane) * strides[1]
+                            + i / width * strides[2]
+                            + i % width * strides[3]];
+                    }
+                }
+                channel += usize::from(live);
+            }
+        }
+    }
+
+    fn unpack(&mut self, _step: &Step, from: &View, to: Plain, strides: [usize; 4]) {
+        let plan = self.plan;
+        let in_arena = match to.place {
+            PlainPlace::Arena(buffer) => plain_blocks(plan, buffer, to),
+            _ => 0..0,
+        };
+        for index in 0..from.layout.batch {
+            let ([source], [target]) = open(plan, self.arena, index, [Some(from)], [in_arena.clone()]);
+            let target: &mut [f32] = match to.place {
+                PlainPlace::Arena(_) => bytemuck::cast_slice_mut(target),
+                PlainPlace::Output(output) => f32_output(&mut self.outputs[output]),
+                _ => unreachable!("unpacking goes to the arena or to an output"),
+            };
+            let (width, plane) = (from.layout.width, from.layout.pixels());
+            let mut channel = 0;
+            for (block, live) in source.chunks(plane).zip(from.layout.lanes()) {
+                for (i, pixel) in block.iter().enumerate() {
+                    for lane in 0..usize::from(live) {
+                        target[index * strides[0]
+                            + (channel + lane) * strides[1]
+                            + i / width * strides[2]
+                            + i % width * strides[3]] = pixel[lane];
+                    }
+                }
+                channel += usize::from(live);
+            }
+            if matches!(to.place, PlainPlace::Output(_)) {
+                canonicalize(target);
+            }
+        }
+    }
+
+    fn copy_channels(&mut self, from: &View, to: &View, [from_channel, to_channel, count]: [usize; 3]) {
+        let plane = to.layout.pixels();
+        let (from_places, to_places) = (places(&from.layout), places(&to.layout));
+        for index in 0..to.layout.batch {
+            let ([source], [out]) =
+                open(self.plan, self.arena, index, [Some(from)], [image(self.plan, to, index)]);
+            for channel in 0..count {
+                let (from_block, from_lane) = from_places[from_channel + channel];
+                let (to_block, to_lane) = to_places[to_channel + channel];
+                let source = &source[from_block * plane..][..plane];
+                for (out, pixel) in out[to_block * plane..][..plane].iter_mut().zip(source) {
+                    out[to_lane] = pixel[from_lane];
+                }
+            }
         }
     }
 
@@ -134,7 +215,7 @@ impl Run<'_, '_, '_> {
         }
         copy_box(source, target, copy);
         if matches!(to.place, PlainPlace::Output(_)) {
-            layout::canonicalize(target);
+            canonicalize(target);
         }
     }
 
@@ -156,6 +237,12 @@ impl Run<'_, '_, '_> {
         let weights = &plan.weights[conv.weights.clone()];
         let bias = &plan.weights[conv.bias.clone()];
         let scratch = self.scratch(step);
+        let winograd = match conv.algorithm {
+            Algorithm::Winograd(tile, form) => {
+                kernels.winograd.iter().find(|kernel| kernel.tile == tile).map(|kernel| (kernel, form))
+            }
+            _ => None,
+        };
         for index in 0..conv.output.layout.batch {
             let ([input, residual], [output, scratch]) = open(
                 plan,
@@ -183,7 +270,10 @@ impl Run<'_, '_, '_> {
                         weights: &weights[block * conv.weights_per_block..],
                         epilogue,
                     };
-                    (kernels.direct.run)(&args, part.pixels, out);
+                    match winograd {
+                        Some((kernel, form)) => kernel.run(form, &args, part.pixels, out, scratch),
+                        None => (kernels.direct.run)(&args, part.pixels, out),
+                    }
                 });
             }
         }
@@ -284,6 +374,74 @@ impl Run<'_, '_, '_> {
         }
     }
 
+    // ---- windows and planes ----
+
+    fn pool(&mut self, step: &Step, pool: &Pool, input: &View, output: &View) {
+        let kernels = self.kernels;
+        let geometry = ConvGeometry {
+            in_height: input.layout.height,
+            in_width: input.layout.width,
+            out_height: output.layout.height,
+            out_width: output.layout.width,
+            kernel: pool.kernel,
+            stride: pool.stride,
+            dilation: pool.dilation,
+            pad_top: pool.pads.top,
+            pad_left: pool.pads.left,
+        };
+        let kind = match pool.kind {
+            PoolKind::Max => pool::PoolKind::Max,
+            PoolKind::Average if pool.count_include_pad => {
+                pool::PoolKind::AverageWithBorder { pad_bottom: pool.pads.bottom, pad_right: pool.pads.right }
+            }
+            PoolKind::Average => pool::PoolKind::Average,
+        };
+        let in_plane = geometry.in_pixels();
+        for index in 0..output.layout.batch {
+            let ([x], [out]) = open(self.plan, self.arena, index, [Some(input)], [image(self.plan, output, index)]);
+            for_each_part(step.cut, out, geometry.out_pixels(), &mut [], &|part, out, _| {
+                let input = &x[part.first_block * in_plane..][..out.len() * in_plane];
+                (kernels.pool.run)(&pool::PoolArgs { geometry, kind, input }, part.pixels, out);
+            });
+        }
+    }
+
+    fn global_pool(&mut self, kind: PoolKind, input: &View, output: &View) {
+        let kind = match kind {
+            PoolKind::Max => pool::PoolKind::Max,
+            PoolKind::Average => pool::PoolKind::Average,
+        };
+        for index in 0..output.layout.batch {
+            let ([x], [out]) = open(self.plan, self.arena, index, [Some(input)], [image(self.plan, output, index)]);
+            (self.kernels.global_pool.run)(kind, input.layout.width, x, out);
+        }
+    }
+
+    /// A MaxMin is the MaxMin of windows of one pixel.
+    fn max_min(&mut self, input: &View, positive: &View, negative: &View) {
+        let pixels = input.layout.pixels();
+        let geometry = ConvGeometry {
+            in_height: 1,
+            in_width: pixels,
+            out_height: 1,
+            out_width: pixels,
+            kernel: [1, 1],
+            stride: [1, 1],
+            dilation: [1, 1],
+            pad_top: 0,
+            pad_left: 0,
+        };
+        for index in 0..input.layout.batch {
+            let writes = [image(self.plan, positive, index), image(self.plan, negative, index)];
+            let ([x], [positive, negative]) = open(self.plan, self.arena, index, [Some(input)], writes);
+            let halves = positive.chunks_mut(pixels).zip(negative.chunks_mut(pixels));
+            for (input, (positive, negative)) in x.chunks(pixels).zip(halves) {
+                let args = pool::PoolArgs { geometry, kind: pool::PoolKind::Max, input };
+                (self.kernels.maxmin_pool.run)(&args, 0..pixels, &mut [positive, negative]);
+            }
+        }
+    }
+
     // ---- for listings and tests ----
 
     /// What the step computed, row-major; nothing where it writes a caller's output.
@@ -303,7 +461,7 @@ impl Run<'_, '_, '_> {
                 }
             }
         }
-        layout::canonicalize(&mut data);
+        canonicalize(&mut data);
         let shape = vec![layout.batch, layout.channels(), layout.height, layout.width];
         Tensor::new(shape, Data::F32(data)).ok()
     }
@@ -364,4 +522,21 @@ fn copy_level<T: Copy>(from: &[T], to: &mut [T], copy: &Strided, level: usize, f
     for i in 0..extent {
         copy_level(from, to, copy, level + 1, from_at + i * from_stride, to_at + i * to_stride);
     }
+}
+
+fn canonicalize(data: &mut [f32]) {
+    for x in data {
+        if x.is_nan() {
+            *x = f32::from_bits(0x7fc0_0000);
+        }
+    }
+}
+
+fn places(layout: &crate::plan::layout::Blocked) -> Vec<(usize, usize)> {
+    layout
+        .lanes()
+        .into_iter()
+        .enumerate()
+        .flat_map(|(block, live)| (0..usize::from(live)).map(move |lane| (block, lane)))
+        .collect()
 }

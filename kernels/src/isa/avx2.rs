@@ -6,11 +6,16 @@ use core::ops::Range;
 use crate::Block;
 use crate::activation::Activation;
 use crate::conv::direct::{self, Row, Tiles};
+use crate::conv::winograd::input::Batch;
+use crate::conv::winograd::multiply::{Column, Product, registers};
+use crate::conv::winograd::output::Output;
+use crate::conv::winograd::{self, winograd_kernels};
 use crate::conv::{ConvArgs, ConvKernel};
 use crate::elementwise::{self, BinaryArgs, ScaleArgs};
 use crate::epilogue::{self, Rest, Tail};
 use crate::isa::{Isa, Kernels, entry_points, kernel};
 use crate::pool::{self, PoolArgs, PoolKind};
+use crate::probe::{self, ProbeKernel};
 use crate::simd::{Simd, simd_ops};
 
 #[derive(Clone, Copy)]
@@ -161,6 +166,10 @@ unsafe impl Simd for Avx2 {
 
 entry_points! {
     [#[target_feature(enable = "avx2,fma")]] Avx2::new();
+    // 12 sums + 2 of the factor + 2 of the addend = 16 of 16 registers.
+    fma_loop_avx2(rounds: usize, state: &mut [Block]) = probe::fma_loop::<_, 6>;
+    read_loop_avx2(from: &[Block], sum: &mut Block) = probe::read_loop::<_, 4>;
+    copy_loop_avx2(from: &[Block], to: &mut [Block]) = probe::copy_loop;
     epilogue_avx2(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) =
         |simd, rest, out, negative| epilogue::finish(simd, activate_in_place_avx2, rest, out, negative);
     activate_in_place_avx2(activation: Activation, data: &mut [Block]) = elementwise::activate_in_place;
@@ -206,15 +215,44 @@ fn direct_6x1_avx2(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [B
     direct::run(&tiles, args, pixels, out);
 }
 
+entry_points! {
+    [#[target_feature(enable = "avx2,fma")]] Avx2::new();
+    winograd_input_avx2[T](batch: &Batch<'_>, input: &[Block], v: &mut [Block], stride: usize) =
+        winograd::input::transform::<_, T>;
+    winograd_weights_avx2[T, R](row: usize, plain: &[Block], lanes: &[u8], u: &mut [Block], stride: usize) =
+        winograd::weights::transform::<_, T, R>;
+    winograd_column_avx2[ROWS, BLOCKS](product: &Product<'_>, column: Column, m: &mut [Block]) =
+        winograd::multiply::column::<_, ROWS, BLOCKS>;
+    winograd_output_avx2[T, M](args: &Output<'_>, m: &[Block], out: &mut [Block]) =
+        winograd::output::transform::<_, T, M>;
+}
+
+// 6 tiles x 1 block: 12 sums, 2 of weights and 1 of input are 15 of 16 registers.
+#[target_feature(enable = "avx2,fma")]
+fn winograd_multiply_avx2(product: &Product<'_>, m: &mut [Block]) {
+    let choices = [registers!(winograd_column_avx2, 1: 1 2 3 4 5 6)];
+    winograd::multiply::split(&choices, product, m);
+}
+
 #[target_feature(enable = "avx2,fma")]
 pub(crate) fn kernels() -> Kernels {
     Kernels {
         isa: Isa::Avx2,
+        probe: ProbeKernel {
+            name: "fma_loop_avx2",
+            chains: 6,
+            fma_loop: fma_loop_avx2,
+            read_loop: read_loop_avx2,
+            copy_loop: copy_loop_avx2,
+        },
         direct: ConvKernel { name: "direct_6x1_avx2", run: direct_6x1_avx2 },
         activate: kernel!(activate_avx2),
         activate_in_place: kernel!(activate_in_place_avx2),
         binary: kernel!(binary_avx2),
         scale: kernel!(scale_avx2),
+        winograd: winograd_kernels!(avx2:
+            winograd_input_avx2, winograd_weights_avx2, winograd_multiply_avx2, winograd_output_avx2,
+            epilogue_avx2),
         pool: kernel!(pool_avx2),
         maxmin_pool: kernel!(maxmin_pool_avx2),
         global_pool: kernel!(global_pool_avx2),

@@ -7,11 +7,16 @@ use core::ops::Range;
 use crate::Block;
 use crate::activation::Activation;
 use crate::conv::direct::{self, Row, Tiles};
+use crate::conv::winograd::input::Batch;
+use crate::conv::winograd::multiply::{Column, Product, registers};
+use crate::conv::winograd::output::Output;
+use crate::conv::winograd::{self, winograd_kernels};
 use crate::conv::{ConvArgs, ConvKernel};
 use crate::elementwise::{self, BinaryArgs, ScaleArgs};
 use crate::epilogue::{self, Rest, Tail};
 use crate::isa::{Isa, Kernels, entry_points, kernel};
 use crate::pool::{self, PoolArgs, PoolKind};
+use crate::probe::{self, ProbeKernel};
 use crate::simd::{Simd, simd_ops};
 
 #[derive(Clone, Copy)]
@@ -79,6 +84,10 @@ unsafe impl Simd for Avx512 {
 
 entry_points! {
     [#[target_feature(enable = "avx512f")]] Avx512::new();
+    // 12 sums + factor + addend = 14 of 32 registers; latency 4, 2 a cycle: 8 are busy.
+    fma_loop_avx512(rounds: usize, state: &mut [Block]) = probe::fma_loop::<_, 12>;
+    read_loop_avx512(from: &[Block], sum: &mut Block) = probe::read_loop::<_, 8>;
+    copy_loop_avx512(from: &[Block], to: &mut [Block]) = probe::copy_loop;
     epilogue_avx512(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) =
         |simd, rest, out, negative| epilogue::finish(simd, activate_in_place_avx512, rest, out, negative);
     activate_in_place_avx512(activation: Activation, data: &mut [Block]) = elementwise::activate_in_place;
@@ -151,15 +160,48 @@ fn direct_14x2_avx512(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut
     direct::run(&tiles, args, pixels, out);
 }
 
+entry_points! {
+    [#[target_feature(enable = "avx512f")]] Avx512::new();
+    winograd_input_avx512[T](batch: &Batch<'_>, input: &[Block], v: &mut [Block], stride: usize) =
+        winograd::input::transform::<_, T>;
+    winograd_weights_avx512[T, R](row: usize, plain: &[Block], lanes: &[u8], u: &mut [Block], stride: usize) =
+        winograd::weights::transform::<_, T, R>;
+    winograd_column_avx512[ROWS, BLOCKS](product: &Product<'_>, column: Column, m: &mut [Block]) =
+        winograd::multiply::column::<_, ROWS, BLOCKS>;
+    winograd_output_avx512[T, M](args: &Output<'_>, m: &[Block], out: &mut [Block]) =
+        winograd::output::transform::<_, T, M>;
+}
+
+// 6 tiles x 4 blocks: 24 sums, 4 of weights and 1 of input are 29 of 32 registers; 14 x 2: 28 + 2 + 1 = 31.
+#[target_feature(enable = "avx512f")]
+fn winograd_multiply_avx512(product: &Product<'_>, m: &mut [Block]) {
+    let choices = [
+        registers!(winograd_column_avx512, 4: 1 2 3 4 5 6),
+        registers!(winograd_column_avx512, 2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+        registers!(winograd_column_avx512, 1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+    ];
+    winograd::multiply::split(&choices, product, m);
+}
+
 #[target_feature(enable = "avx512f")]
 pub(crate) fn kernels() -> Kernels {
     Kernels {
         isa: Isa::Avx512,
+        probe: ProbeKernel {
+            name: "fma_loop_avx512",
+            chains: 12,
+            fma_loop: fma_loop_avx512,
+            read_loop: read_loop_avx512,
+            copy_loop: copy_loop_avx512,
+        },
         direct: ConvKernel { name: "direct_14x2_avx512", run: direct_14x2_avx512 },
         activate: kernel!(activate_avx512),
         activate_in_place: kernel!(activate_in_place_avx512),
         binary: kernel!(binary_avx512),
         scale: kernel!(scale_avx512),
+        winograd: winograd_kernels!(avx512:
+            winograd_input_avx512, winograd_weights_avx512, winograd_multiply_avx512, winograd_output_avx512,
+            epilogue_avx512),
         pool: kernel!(pool_avx512),
         maxmin_pool: kernel!(maxmin_pool_avx512),
         global_pool: kernel!(global_pool_avx512),

@@ -6,11 +6,16 @@ use core::ops::Range;
 use crate::Block;
 use crate::activation::Activation;
 use crate::conv::direct::{self, Row, Tiles};
+use crate::conv::winograd::input::Batch;
+use crate::conv::winograd::multiply::{Column, Product, registers};
+use crate::conv::winograd::output::Output;
+use crate::conv::winograd::{self, winograd_kernels};
 use crate::conv::{ConvArgs, ConvKernel};
 use crate::elementwise::{self, BinaryArgs, ScaleArgs};
 use crate::epilogue::{self, Rest, Tail};
 use crate::isa::{Isa, Kernels, entry_points, kernel};
 use crate::pool::{self, PoolArgs, PoolKind};
+use crate::probe::{self, ProbeKernel};
 use crate::simd::{Simd, simd_ops};
 
 #[derive(Clone, Copy)]
@@ -149,6 +154,10 @@ unsafe impl Simd for Neon {
 
 entry_points! {
     [#[target_feature(enable = "neon")]] Neon::new();
+    // 24 sums + 4 of the factor + 4 of the addend = 32 of 32 registers; latency 4, up to 4 a cycle: 16 are busy.
+    fma_loop_neon(rounds: usize, state: &mut [Block]) = probe::fma_loop::<_, 6>;
+    read_loop_neon(from: &[Block], sum: &mut Block) = probe::read_loop::<_, 4>;
+    copy_loop_neon(from: &[Block], to: &mut [Block]) = probe::copy_loop;
     epilogue_neon(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) =
         |simd, rest, out, negative| epilogue::finish(simd, activate_in_place_neon, rest, out, negative);
     activate_in_place_neon(activation: Activation, data: &mut [Block]) = elementwise::activate_in_place;
@@ -194,15 +203,44 @@ fn direct_6x1_neon(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [B
     direct::run(&tiles, args, pixels, out);
 }
 
+entry_points! {
+    [#[target_feature(enable = "neon")]] Neon::new();
+    winograd_input_neon[T](batch: &Batch<'_>, input: &[Block], v: &mut [Block], stride: usize) =
+        winograd::input::transform::<_, T>;
+    winograd_weights_neon[T, R](row: usize, plain: &[Block], lanes: &[u8], u: &mut [Block], stride: usize) =
+        winograd::weights::transform::<_, T, R>;
+    winograd_column_neon[ROWS, BLOCKS](product: &Product<'_>, column: Column, m: &mut [Block]) =
+        winograd::multiply::column::<_, ROWS, BLOCKS>;
+    winograd_output_neon[T, M](args: &Output<'_>, m: &[Block], out: &mut [Block]) =
+        winograd::output::transform::<_, T, M>;
+}
+
+// 6 tiles x 1 block: 24 sums, 4 of weights and 1 of input are 29 of 32 registers.
+#[target_feature(enable = "neon")]
+fn winograd_multiply_neon(product: &Product<'_>, m: &mut [Block]) {
+    let choices = [registers!(winograd_column_neon, 1: 1 2 3 4 5 6)];
+    winograd::multiply::split(&choices, product, m);
+}
+
 #[target_feature(enable = "neon")]
 pub(crate) fn kernels() -> Kernels {
     Kernels {
         isa: Isa::Neon,
+        probe: ProbeKernel {
+            name: "fma_loop_neon",
+            chains: 6,
+            fma_loop: fma_loop_neon,
+            read_loop: read_loop_neon,
+            copy_loop: copy_loop_neon,
+        },
         direct: ConvKernel { name: "direct_6x1_neon", run: direct_6x1_neon },
         activate: kernel!(activate_neon),
         activate_in_place: kernel!(activate_in_place_neon),
         binary: kernel!(binary_neon),
         scale: kernel!(scale_neon),
+        winograd: winograd_kernels!(neon:
+            winograd_input_neon, winograd_weights_neon, winograd_multiply_neon, winograd_output_neon,
+            epilogue_neon),
         pool: kernel!(pool_neon),
         maxmin_pool: kernel!(maxmin_pool_neon),
         global_pool: kernel!(global_pool_neon),

@@ -139,10 +139,19 @@ macro_rules! scalar_table {
         use crate::isa::{Isa, Kernels, entry_points, kernel};
         use crate::activation::Activation;
         use crate::elementwise::{BinaryArgs, ScaleArgs, self};
-        use crate::pool::{self, PoolArgs, PoolKind};
+        use crate::conv::winograd::input::Batch;
+        use crate::conv::winograd::multiply::{Column, Product, registers};
+        use crate::conv::winograd::output::Output;
+        use crate::conv::winograd::{self, winograd_kernels};
+        use crate::pool::{PoolArgs, PoolKind, self};
+        use crate::probe::{self, ProbeKernel};
 
         entry_points! {
             [$(#[$features])?] Scalar;
+            // As on AVX2, which the compiler makes of it where the CPU has fma.
+            fma_loop_scalar(rounds: usize, state: &mut [Block]) = probe::fma_loop::<_, 6>;
+            read_loop_scalar(from: &[Block], sum: &mut Block) = probe::read_loop::<_, 4>;
+            copy_loop_scalar(from: &[Block], to: &mut [Block]) = probe::copy_loop;
             epilogue_scalar(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) =
                 |simd, rest, out, negative| epilogue::finish(simd, activate_in_place_scalar, rest, out, negative);
             activate_in_place_scalar(activation: Activation, data: &mut [Block]) =
@@ -174,15 +183,46 @@ macro_rules! scalar_table {
             direct::run(&tiles, args, pixels, out);
         }
 
+        entry_points! {
+            [$(#[$features])?] Scalar;
+            winograd_input_scalar[T](batch: &Batch<'_>, input: &[Block], v: &mut [Block], stride: usize) =
+                winograd::input::transform::<_, T>;
+            winograd_weights_scalar[T, R](row: usize, plain: &[Block], lanes: &[u8], u: &mut [Block], stride: usize) =
+                winograd::weights::transform::<_, T, R>;
+            winograd_column_scalar[ROWS, BLOCKS](product: &Product<'_>, column: Column, m: &mut [Block]) =
+                winograd::multiply::column::<_, ROWS, BLOCKS>;
+            winograd_output_scalar[T, M](args: &Output<'_>, m: &[Block], out: &mut [Block]) =
+                winograd::output::transform::<_, T, M>;
+        }
+
+        // No register tile of our choosing.
+        $(#[$features])?
+        fn winograd_multiply_scalar(product: &Product<'_>, m: &mut [Block]) {
+            let choices = [
+                registers!(winograd_column_scalar, 1: 1 2 3 4),
+            ];
+            winograd::multiply::split(&choices, product, m);
+        }
+
         $(#[$features])?
         pub(crate) fn kernels() -> Kernels {
             Kernels {
                 isa: Isa::Scalar,
+                probe: ProbeKernel {
+                    name: "fma_loop_scalar",
+                    chains: 6,
+                    fma_loop: fma_loop_scalar,
+                    read_loop: read_loop_scalar,
+                    copy_loop: copy_loop_scalar,
+                },
                 direct: ConvKernel { name: "direct_2x1_scalar", run: direct_2x1_scalar },
                 activate: kernel!(activate_scalar),
                 activate_in_place: kernel!(activate_in_place_scalar),
                 binary: kernel!(binary_scalar),
                 scale: kernel!(scale_scalar),
+                winograd: winograd_kernels!(scalar:
+                    winograd_input_scalar, winograd_weights_scalar, winograd_multiply_scalar, winograd_output_scalar,
+                    epilogue_scalar),
                 pool: kernel!(pool_scalar),
                 maxmin_pool: kernel!(maxmin_pool_scalar),
                 global_pool: kernel!(global_pool_scalar),

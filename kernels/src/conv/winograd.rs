@@ -1,0 +1,321 @@
+//! Winograd convolution F(m x m, r x r), stride 1: tiles of m x m outputs from T x T inputs, T = m + r - 1, by T * T
+//! products per pair of channels instead of m * m * r * r.
+//!
+//! ```text
+//! input  [input block][pixel]                       weights  [output block][input block][tap][live lane]
+//!    | B' d B, a batch of tiles                        | G g G', when packing or inside the run
+//! v  [xi][input block][tile]                        u  [output block][xi][k]
+//!    +---------------------> products, per xi <-----------+
+//!                         m  [xi][output block][tile]
+//!                            | A' m A, bias, residual, activation
+//!                         output  [output block][pixel]
+//! ```
+//!
+//! xi is one of the T * T positions, row by row; all are in blocks of 16 channels. From one xi to the next is an odd number of
+//! blocks: with a power of two all T * T lines of a tile would meet in one or two sets of the first-level cache.
+//!
+//! Order of a result: transforms along a row first for the input, along a column first for weights and sums
+//! ([`transform`] has the order inside); one chain of fused multiply-adds per xi, from +0 over input blocks and live
+//! lanes; bias, residual and activation as everywhere. Nothing depends on batches or on how a layer is split.
+
+use core::ops::Range;
+
+use crate::Block;
+use crate::conv::ConvArgs;
+use crate::epilogue::Finish;
+
+pub(crate) mod input;
+pub(crate) mod multiply;
+pub(crate) mod output;
+pub(crate) mod transform;
+pub(crate) mod weights;
+
+use input::{Batch, InputFn};
+use multiply::{MultiplyFn, Product};
+use output::{Output, OutputFn};
+use weights::WeightsFn;
+
+/// The sizes of one algorithm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct WinogradTile {
+    /// Outputs of a tile in each direction.
+    pub output: usize,
+    /// Taps in each direction.
+    pub kernel: usize,
+}
+
+impl WinogradTile {
+    /// Inputs of a tile in each direction.
+    pub const fn domain(self) -> usize {
+        self.output + self.kernel - 1
+    }
+
+    /// Products per tile and pair of channels.
+    pub const fn positions(self) -> usize {
+        self.domain() * self.domain()
+    }
+
+    /// Tiles that cover `height` x `width` outputs.
+    pub const fn tiles(self, height: usize, width: usize) -> usize {
+        height.div_ceil(self.output) * width.div_ceil(self.output)
+    }
+
+    /// Blocks of scratch with which `count` tiles are worked on together.
+    pub const fn scratch_of(
+        self,
+        form: WeightForm,
+        count: usize,
+        in_blocks: usize,
+        out_blocks: usize,
+    ) -> usize {
+        let group = if out_blocks < GROUP { out_blocks } else { GROUP };
+        // one block more than it holds makes a stride odd
+        let sums = self.positions() * ((in_blocks + group) * count + 2);
+        match form {
+            WeightForm::Stored => sums,
+            WeightForm::Plain => sums + ROW,
+        }
+    }
+
+    /// The inverse of [`WinogradTile::scratch_of`].
+    fn count_in(self, form: WeightForm, scratch: usize, in_blocks: usize, group: usize) -> usize {
+        let row = match form {
+            WeightForm::Stored => 0,
+            WeightForm::Plain => ROW,
+        };
+        (scratch.saturating_sub(row) / self.positions()).saturating_sub(2) / (in_blocks + group)
+    }
+}
+
+/// Which weights a run starts from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WeightForm {
+    /// Transformed by [`Winograd::pack`]: `[output block][xi][k][16]`.
+    Stored,
+    /// Those that direct convolution reads: `[output block][input block][tap row][tap column][live lane][16]`.
+    Plain,
+}
+
+/// Output blocks whose sums are kept between the products and the output transform.
+const GROUP: usize = 4;
+
+/// Blocks of scratch for one row of transformed weights: 25 KB, so that they stay in the first-level cache.
+const ROW: usize = 400;
+
+/// One algorithm on one instruction set.
+#[derive(Clone, Copy, Debug)]
+pub struct Winograd {
+    /// `winograd_<outputs of a tile>_<kernel>_<isa>`.
+    pub name: &'static str,
+    /// The sizes.
+    pub tile: WinogradTile,
+    pub(crate) input: InputFn,
+    pub(crate) weights: WeightsFn,
+    pub(crate) multiply: MultiplyFn,
+    pub(crate) output: OutputFn,
+    pub(crate) finish: Finish,
+}
+
+/// Every algorithm that an instruction set has, from the generic entry points of that set.
+macro_rules! winograd_kernels {
+    ($isa:ident: $($part:ident),*) => {
+        [
+            $crate::conv::winograd::winograd_kernels!(@one $isa 2 3 4 $($part),*),
+            $crate::conv::winograd::winograd_kernels!(@one $isa 4 3 6 $($part),*),
+            $crate::conv::winograd::winograd_kernels!(@one $isa 6 3 8 $($part),*),
+            $crate::conv::winograd::winograd_kernels!(@one $isa 2 5 6 $($part),*),
+            $crate::conv::winograd::winograd_kernels!(@one $isa 4 5 8 $($part),*),
+        ]
+    };
+    (
+        @one $isa:ident $m:literal $r:literal $t:literal
+        $input:ident, $weights:ident, $multiply:ident, $output:ident, $finish:ident
+    ) => {
+        $crate::conv::winograd::Winograd {
+            name: concat!("winograd_", $m, "x", $m, "_", $r, "x", $r, "_", stringify!($isa)),
+            tile: $crate::conv::winograd::WinogradTile { output: $m, kernel: $r },
+            input: $input::<$t>,
+            weights: $weights::<$t, $r>,
+            multiply: $multiply,
+            output: $output::<$t, $m>,
+            finish: $finish,
+        }
+    };
+}
+pub(crate) use winograd_kernels;
+
+/// The scratch of one batch.
+struct Work<'a> {
+    batch: Batch<'a>,
+    v: &'a mut [Block],
+    v_stride: usize,
+    m: &'a mut [Block],
+    m_stride: usize,
+    /// One row of transformed weights.
+    row: &'a mut [Block],
+}
+
+impl Winograd {
+    /// Computes `pixels` of the output blocks in `out`, one slice each (two with MaxMin). `pixels` starts at a
+    /// multiple of `tile.output` rows and ends at one or at the last pixel. As many tiles are worked on together
+    /// as `scratch` holds; it holds one at least.
+    ///
+    /// # Panics
+    /// Where an argument does not fit the geometry, or the tile does not.
+    pub fn run(
+        &self,
+        form: WeightForm,
+        args: &ConvArgs<'_>,
+        pixels: Range<usize>,
+        out: &mut [&mut [Block]],
+        scratch: &mut [Block],
+    ) {
+        self.check(form, args, &pixels, out);
+        if pixels.is_empty() || out.is_empty() {
+            return;
+        }
+        let geometry = &args.geometry;
+        let in_blocks = args.lanes.len();
+        let blocks = args.epilogue.blocks(out.len());
+        let group = blocks.min(GROUP);
+        let count = self.tile.count_in(form, scratch.len(), in_blocks, group);
+        assert!(count > 0, "the scratch holds one tile at least");
+
+        let size = self.tile.output;
+        let across = geometry.out_width.div_ceil(size);
+        let tile_row = size * geometry.out_width;
+        let first = pixels.start / tile_row * across;
+        let tiles = pixels.end.div_ceil(tile_row) * across - first;
+        let batches = tiles.div_ceil(count);
+        let (row, scratch) = scratch.split_at_mut(if form == WeightForm::Plain { ROW } else { 0 });
+        let mut finished = pixels.start;
+        for index in 0..batches {
+            // even batches: none is left with a few tiles only
+            let begin = first + tiles * index / batches;
+            let end = first + tiles * (index + 1) / batches;
+            let count = end - begin;
+            let batch = Batch { geometry, size, across, first: begin, count };
+            let (v_stride, m_stride) = ((in_blocks * count) | 1, (group * count) | 1);
+            let (v, m) = scratch.split_at_mut(self.tile.positions() * v_stride);
+            (self.input)(&batch, args.input, v, v_stride);
+            let mut work = Work { batch, v, v_stride, m, m_stride, row };
+            for block in (0..blocks).step_by(group) {
+                let group = group.min(blocks - block);
+                match form {
+                    WeightForm::Stored => self.stored(args, block, group, &mut work),
+                    WeightForm::Plain => self.plain(args, block, group, &mut work),
+                }
+                let tail = args.epilogue.tail();
+                for j in 0..group {
+                    let output =
+                        Output { batch, stride: m_stride, tail, block: block + j, start: pixels.start };
+                    (self.output)(&output, &work.m[j * count..], &mut *out[block + j]);
+                }
+            }
+            let done = (end / across * tile_row).min(pixels.end);
+            let at = (finished - pixels.start, done - finished);
+            args.epilogue.finish(self.finish, 0..blocks, (geometry.out_pixels(), finished), at, out);
+            finished = done;
+        }
+    }
+
+    /// The products of one group of output blocks, from transformed weights.
+    fn stored(&self, args: &ConvArgs<'_>, block: usize, group: usize, work: &mut Work<'_>) {
+        let count = work.batch.count;
+        let channels = channels(args.lanes);
+        let u_stride = self.tile.positions() * channels;
+        for xi in 0..self.tile.positions() {
+            let product = Product {
+                v: &work.v[xi * work.v_stride..],
+                count,
+                lanes: args.lanes,
+                u: &args.weights[block * u_stride + xi * channels..],
+                u_stride,
+                blocks: group,
+                resume: false,
+            };
+            (self.multiply)(&product, &mut work.m[xi * work.m_stride..][..group * count]);
+        }
+    }
+
+    /// The products of one group of output blocks, from plain weights: as many input blocks at a time as one row
+    /// of their transformed weights stays in the first-level cache; the sums continue from memory.
+    fn plain(&self, args: &ConvArgs<'_>, block: usize, group: usize, work: &mut Work<'_>) {
+        let count = work.batch.count;
+        let (domain, taps) = (self.tile.domain(), self.tile.kernel * self.tile.kernel);
+        let chunk = (ROW / domain - 1) / 16;
+        for j in 0..group {
+            let plain_size = taps * channels(args.lanes);
+            let mut plain = &args.weights[(block + j) * plain_size..][..plain_size];
+            for (index, lanes) in args.lanes.chunks(chunk).enumerate() {
+                let k = channels(lanes);
+                let (now, later) = plain.split_at(taps * k);
+                // odd or not, another block keeps the columns apart in the cache
+                let u_stride = k + 1;
+                for r in 0..domain {
+                    (self.weights)(r, now, lanes, work.row, u_stride);
+                    for c in 0..domain {
+                        let xi = r * domain + c;
+                        let product = Product {
+                            v: &work.v[xi * work.v_stride + index * chunk * count..],
+                            count,
+                            lanes,
+                            u: &work.row[c * u_stride..],
+                            u_stride: 0,
+                            blocks: 1,
+                            resume: index > 0,
+                        };
+                        (self.multiply)(&product, &mut work.m[xi * work.m_stride + j * count..][..count]);
+                    }
+                }
+                plain = later;
+            }
+        }
+    }
+
+    /// Transforms plain weights of whole output blocks for [`WeightForm::Stored`]: the same bits on every
+    /// instruction set, and those that a run from plain weights uses.
+    ///
+    /// # Panics
+    /// Where the sizes do not fit each other.
+    pub fn pack(&self, lanes: &[u8], plain: &[Block], packed: &mut [Block]) {
+        let channels = channels(lanes);
+        let plain_size = self.tile.kernel * self.tile.kernel * channels;
+        let packed_size = self.tile.positions() * channels;
+        assert_eq!(
+            plain.len() / plain_size * packed_size,
+            packed.len(),
+            "packed weights of every output block"
+        );
+        assert_eq!(plain.len() % plain_size, 0, "plain weights of whole output blocks");
+        for (plain, packed) in plain.chunks_exact(plain_size).zip(packed.chunks_exact_mut(packed_size)) {
+            for (r, packed) in packed.chunks_exact_mut(self.tile.domain() * channels).enumerate() {
+                (self.weights)(r, plain, lanes, packed, channels);
+            }
+        }
+    }
+
+    /// What the rest relies on.
+    fn check(&self, form: WeightForm, args: &ConvArgs<'_>, pixels: &Range<usize>, out: &[&mut [Block]]) {
+        args.check(pixels, out);
+        let geometry = &args.geometry;
+        let WinogradTile { output, kernel } = self.tile;
+        let blocks = args.epilogue.blocks(out.len());
+        assert_eq!(geometry.kernel, [kernel; 2], "the tile's kernel");
+        assert_eq!((geometry.stride, geometry.dilation), ([1; 2], [1; 2]), "stride and dilation are one");
+        let per_channel = match form {
+            WeightForm::Stored => self.tile.positions(),
+            WeightForm::Plain => kernel * kernel,
+        };
+        let needed = blocks * per_channel * channels(args.lanes);
+        assert!(args.weights.len() >= needed, "weights of every output block");
+        let tile_row = output * geometry.out_width;
+        let whole = |pixel: usize| pixel.is_multiple_of(tile_row.max(1)) || pixel == geometry.out_pixels();
+        assert!(whole(pixels.start) && whole(pixels.end), "parts are cut between rows of tiles");
+    }
+}
+
+/// Live channels.
+fn channels(lanes: &[u8]) -> usize {
+    lanes.iter().copied().map(usize::from).sum()
+}

@@ -1,0 +1,90 @@
+//! The input transform: tiles of T x T pixels, M apart, to T * T values each.
+
+use crate::Block;
+use crate::conv::ConvGeometry;
+use crate::conv::winograd::transform;
+use crate::simd::{Simd, unroll};
+
+/// A run of tiles, numbered row by row over the output.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Batch<'a> {
+    pub(crate) geometry: &'a ConvGeometry,
+    /// Outputs of a tile in each direction.
+    pub(crate) size: usize,
+    /// Tiles in a row.
+    pub(crate) across: usize,
+    /// The first tile.
+    pub(crate) first: usize,
+    /// How many.
+    pub(crate) count: usize,
+}
+
+impl Batch<'_> {
+    /// Row and column of the first tile, in tiles.
+    #[inline(always)]
+    pub(crate) fn start(&self) -> (usize, usize) {
+        (self.first / self.across, self.first % self.across)
+    }
+}
+
+/// Transforms one batch of every input block: `v` is `[xi][input block][tile]`, `stride` blocks from one xi to the
+/// next.
+pub(crate) type InputFn = fn(batch: &Batch<'_>, input: &[Block], v: &mut [Block], stride: usize);
+
+#[inline(always)]
+pub(crate) fn transform<S: Simd, const T: usize>(
+    simd: S,
+    batch: &Batch<'_>,
+    input: &[Block],
+    v: &mut [Block],
+    stride: usize,
+) {
+    let geometry = batch.geometry;
+    let (height, width) = (geometry.in_height, geometry.in_width);
+    let mut at = 0;
+    for plane in input.chunks_exact(height * width) {
+        let (mut row, mut column) = batch.start();
+        for _ in 0..batch.count {
+            // what is above or left of the input wraps around to numbers that no index reaches
+            let top = (row * batch.size).wrapping_sub(geometry.pad_top);
+            let left = (column * batch.size).wrapping_sub(geometry.pad_left);
+            // loops: straight code for all T * T values, which no register file holds, would only be larger
+            let mut half = [[simd.splat(0.0); T]; T];
+            for (r, half) in half.iter_mut().enumerate() {
+                let y = top.wrapping_add(r);
+                if y < height {
+                    *half = transform::input(simd, &pixels(simd, &plane[y * width..][..width], left));
+                }
+            }
+            for c in 0..T {
+                let mut values = [half[0][c]; T];
+                unroll!(r < T <= 16, { values[r] = half[r][c] });
+                let values = transform::input(simd, &values);
+                unroll!(r < T <= 16, { simd.store(&mut v[(r * T + c) * stride + at], values[r]) });
+            }
+            at += 1;
+            column += 1;
+            if column == batch.across {
+                (row, column) = (row + 1, 0);
+            }
+        }
+    }
+}
+
+/// Pixels `left..` of a row, zero outside.
+#[inline(always)]
+fn pixels<S: Simd, const T: usize>(simd: S, row: &[Block], left: usize) -> [S::Vector; T] {
+    let mut d = [simd.splat(0.0); T];
+    if left < row.len() && row.len() - left >= T {
+        let inside = &row[left..][..T];
+        unroll!(c < T <= 16, { d[c] = simd.load(&inside[c]) });
+    } else {
+        unroll!(c < T <= 16, {
+            let x = left.wrapping_add(c);
+            if x < row.len() {
+                d[c] = simd.load(&row[x]);
+            }
+        });
+    }
+    d
+}

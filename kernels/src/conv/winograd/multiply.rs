@@ -1,0 +1,117 @@
+//! The products: for each xi, sums over the input channels for some tiles times some output blocks.
+
+use crate::simd::{Simd, unroll};
+use crate::{Block, LANES};
+
+/// The products of one xi.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Product<'a> {
+    /// `[input block][tile]`.
+    pub(crate) v: &'a [Block],
+    /// Tiles of the batch.
+    pub(crate) count: usize,
+    /// Live channels of each input block.
+    pub(crate) lanes: &'a [u8],
+    /// `[output block][k]`, one k per live channel.
+    pub(crate) u: &'a [Block],
+    /// Blocks from one output block to the next in `u`.
+    pub(crate) u_stride: usize,
+    /// Output blocks.
+    pub(crate) blocks: usize,
+    /// Whether the sums continue from what `m` holds.
+    pub(crate) resume: bool,
+}
+
+/// Computes all tiles and blocks of a product; `m` is `[output block][tile]`.
+pub(crate) type MultiplyFn = fn(&Product<'_>, m: &mut [Block]);
+
+/// `groups` tiles of registers, one below the other, the first at tile `first`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Column {
+    first: usize,
+    groups: usize,
+}
+
+/// Computes register tiles of a fixed number of tiles and output blocks.
+pub(crate) type ColumnFn = fn(&Product<'_>, Column, m: &mut [Block]);
+
+/// The register tiles of `blocks` output blocks: `rows[n - 1]` takes n tiles at once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Registers<'a> {
+    pub(crate) blocks: usize,
+    pub(crate) rows: &'a [ColumnFn],
+}
+
+/// The register tiles of one number of blocks: the function, the blocks, and each number of tiles.
+macro_rules! registers {
+    ($column:ident, $blocks:literal: $($rows:literal)*) => {
+        $crate::conv::winograd::multiply::Registers { blocks: $blocks, rows: &[$($column::<$rows, $blocks>),*] }
+    };
+}
+pub(crate) use registers;
+
+/// Splits a product over the register tiles of one instruction set, those of most blocks first, one block last.
+#[inline(always)]
+pub(crate) fn split(choices: &[Registers<'_>], product: &Product<'_>, m: &mut [Block]) {
+    let count = product.count;
+    let mut block = 0;
+    for choice in choices {
+        let groups = count.div_ceil(choice.rows.len());
+        let most = count.div_ceil(groups);
+        let large = count - groups * (most - 1);
+        while product.blocks - block >= choice.blocks {
+            let part = Product { u: &product.u[block * product.u_stride..], ..*product };
+            let m = &mut m[block * count..][..choice.blocks * count];
+            choice.rows[most - 1](&part, Column { first: 0, groups: large }, m);
+            if large < groups {
+                choice.rows[most - 2](&part, Column { first: large * most, groups: groups - large }, m);
+            }
+            block += choice.blocks;
+        }
+    }
+}
+
+/// One chain per sum, over input blocks and live lanes, from +0 or from the stored sum.
+#[inline(always)]
+pub(crate) fn column<S: Simd, const ROWS: usize, const BLOCKS: usize>(
+    simd: S,
+    product: &Product<'_>,
+    Column { first, groups }: Column,
+    m: &mut [Block],
+) {
+    let Product { v, count, lanes, u, u_stride, resume, .. } = *product;
+    for group in 0..groups {
+        let at = first + group * ROWS;
+        let mut sums = [[simd.splat(0.0); BLOCKS]; ROWS];
+        if resume {
+            unroll!(j < BLOCKS <= 4, {
+                let m = &m[j * count + at..][..ROWS];
+                unroll!(i < ROWS <= 16, { sums[i][j] = simd.load(&m[i]) });
+            });
+        }
+        let mut k = 0;
+        for block in 0..lanes.len() {
+            let live = usize::from(lanes[block]).min(LANES);
+            let tiles = &v[block * count + at..][..ROWS];
+            let mut weights: [&[Block]; BLOCKS] = [&[]; BLOCKS];
+            unroll!(j < BLOCKS <= 4, { weights[j] = &u[j * u_stride + k..][..live] });
+            for lane in 0..LANES {
+                // leaves by `break`: `lane` is then seen to be inside
+                if lane >= live {
+                    break;
+                }
+                let mut weight = [simd.splat(0.0); BLOCKS];
+                unroll!(j < BLOCKS <= 4, { weight[j] = simd.load(&weights[j][lane]) });
+                unroll!(i < ROWS <= 16, {
+                    let value = simd.splat(tiles[i][lane]);
+                    unroll!(j < BLOCKS <= 4, { sums[i][j] = simd.mul_add(value, weight[j], sums[i][j]) });
+                });
+            }
+            k += live;
+        }
+        unroll!(j < BLOCKS <= 4, {
+            let m = &mut m[j * count + at..][..ROWS];
+            unroll!(i < ROWS <= 16, { simd.store(&mut m[i], sums[i][j]) });
+        });
+    }
+}

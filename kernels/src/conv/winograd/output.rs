@@ -1,0 +1,64 @@
+//! The output transform: the sums of a tile to M x M pixels, bias, residual and activation at once.
+
+use crate::Block;
+use crate::conv::winograd::input::Batch;
+use crate::conv::winograd::transform;
+use crate::epilogue::Tail;
+use crate::simd::{Simd, unroll};
+
+/// What an [`OutputFn`] takes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Output<'a> {
+    pub(crate) batch: Batch<'a>,
+    /// Blocks from one xi to the next in the sums.
+    pub(crate) stride: usize,
+    pub(crate) tail: Tail<'a>,
+    /// The output block, counted from the first one computed.
+    pub(crate) block: usize,
+    /// The pixel that the output slice starts with.
+    pub(crate) start: usize,
+}
+
+/// Transforms one batch of one output block: `m` is `[xi][tile]`, `out` the pixels of the block from `start` on.
+/// Pixels beyond the output's edges are left out.
+pub(crate) type OutputFn = fn(&Output<'_>, m: &[Block], out: &mut [Block]);
+
+#[inline(always)]
+pub(crate) fn transform<S: Simd, const T: usize, const M: usize>(
+    simd: S,
+    args: &Output<'_>,
+    m: &[Block],
+    out: &mut [Block],
+) {
+    let Output { batch, stride, tail, block, start } = *args;
+    let (height, width) = (batch.geometry.out_height, batch.geometry.out_width);
+    let bias = simd.load(tail.bias(block));
+    let (mut row, mut column) = batch.start();
+    for tile in 0..batch.count {
+        let mut half = [[simd.splat(0.0); T]; M];
+        for c in 0..T {
+            let mut values = [simd.splat(0.0); T];
+            unroll!(r < T <= 16, { values[r] = simd.load(&m[(r * T + c) * stride + tile]) });
+            let values = transform::output::<S, T, M>(simd, &values);
+            unroll!(y < M <= 16, { half[y][c] = values[y] });
+        }
+        let (top, left) = (row * M, column * M);
+        let columns = M.min(width - left);
+        for (y, half) in half[..M.min(height - top)].iter().enumerate() {
+            let values = transform::output::<S, T, M>(simd, half);
+            let pixel = (top + y) * width + left;
+            let out = &mut out[pixel - start..][..columns];
+            let residual = tail.residual(block, height * width, pixel, columns);
+            unroll!(x < M <= 16, {
+                if x < columns {
+                    let residual = residual.map(#[inline(always)] |residual| &residual[x]);
+                    simd.store(&mut out[x], tail.apply(simd, values[x], bias, residual));
+                }
+            });
+        }
+        column += 1;
+        if column == batch.across {
+            (row, column) = (row + 1, 0);
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! The one-dimensional transforms, for any number of points.
+//!
+//! A minimal algorithm for M outputs of an R-tap filter multiplies polynomials of T = M + R - 1 coefficients by
+//! their values at T points (Toom-Cook; Lavin and Gray, arXiv 1509.09308, use it for convolutions):
+//! `y = A' [(G g) * (B' d)]`. The points are 0, pairs of +p and -p, and infinity, so each pair shares its even and its
+//! odd half: with `Q_i(x²) = prod over j != i of (x² - p_j²)`,
+//!
+//! ```text
+//! B' row of 0:         prod over all j of (x² - p_j²)        G row: 1 / B'[0][0]                 A' column: (1, 0, 0 ..)
+//! B' rows of ±p_i:     (x² ± p_i x) Q_i(x²)                  G row: (±p)^k / (2 p² Q_i(p²))      A' column: (±p)^k
+//! B' row of infinity:  x prod over all j of (x² - p_j²)      G row: (0 .. 0, 1)                  A' column: (0 .. 0, 1)
+//! ```
+//!
+//! (`x^n` stands for column n.) `docs/winograd.md` writes the matrices out and counts the roundings of each chain.
+
+use crate::simd::{Simd, unroll};
+
+/// Most pairs of points that a domain has.
+const MOST: usize = 3;
+
+/// What the transforms of a domain of T points are made of. All of it is known when compiling.
+pub(crate) struct Domain<const T: usize>;
+
+impl<const T: usize> Domain<T> {
+    /// Pairs of points.
+    pub(crate) const PAIRS: usize = (T - 2) / 2;
+
+    /// The positive point of each pair. Four points are the usual 0, 1, -1, infinity. Six: 5/8 and 3/2 make half the
+    /// error of the usual 1 and 2; their products are short, so all of `A` and `B` is exact. Eight: no points on
+    /// a grid of 1/8 were better than the usual 1/2, 1 and 2.
+    pub(crate) const POINTS: [f64; MOST] = match T {
+        4 => [1.0, 0.0, 0.0],
+        6 => [0.625, 1.5, 0.0],
+        8 => [0.5, 1.0, 2.0],
+        _ => panic!("domains have 4, 6 or 8 points"),
+    };
+
+    /// Coefficients of `prod (x² - p_j²)` over all j, ascending; the leading one is 1.
+    const ALL: [f32; MOST + 1] = narrow(Self::product(MOST));
+
+    /// The same without the pair i.
+    const OTHERS: [[f32; MOST + 1]; MOST] =
+        [narrow(Self::product(0)), narrow(Self::product(1)), narrow(Self::product(2))];
+
+    const fn product(without: usize) -> [f64; MOST + 1] {
+        let mut product = [1.0, 0.0, 0.0, 0.0];
+        let mut degree = 0;
+        let mut j = 0;
+        while j < Self::PAIRS {
+            if j != without {
+                let square = Self::POINTS[j] * Self::POINTS[j];
+                degree += 1;
+                let mut k = degree;
+                while k > 0 {
+                    product[k] = product[k - 1] - square * product[k];
+                    k -= 1;
+                }
+                product[0] *= -square;
+            }
+            j += 1;
+        }
+        product
+    }
+
+    /// `p_i^k`, exact as far as they are used; as many as `unroll!` names.
+    const POWERS: [[f32; 16]; MOST] = {
+        let mut powers = [[0.0; 16]; MOST];
+        let mut i = 0;
+        while i < MOST {
+            let (mut k, mut power) = (0, 1.0);
+            while k < 16 {
+                powers[i][k] = power as f32;
+                power *= Self::POINTS[i];
+                k += 1;
+            }
+            i += 1;
+        }
+        powers
+    };
+
+    /// `p_i^k / (2 p_i² Q_i(p_i²))`: the rows of G of +p_i, each entry rounded once.
+    const WEIGHTS: [[f32; 5]; MOST] = {
+        let mut weights = [[0.0; 5]; MOST];
+        let mut i = 0;
+        while i < Self::PAIRS {
+            let square = Self::POINTS[i] * Self::POINTS[i];
+            let mut scale = 2.0 * square;
+            let mut j = 0;
+            while j < Self::PAIRS {
+                if j != i {
+                    scale *= square - Self::POINTS[j] * Self::POINTS[j];
+                }
+                j += 1;
+            }
+            let (mut k, mut power) = (0, 1.0);
+            while k < 5 {
+                weights[i][k] = (power / scale) as f32;
+                power *= Self::POINTS[i];
+                k += 1;
+            }
+            i += 1;
+        }
+        weights
+    };
+
+    /// `G[0][0]`.
+    const FIRST_WEIGHT: f32 = (1.0 / Self::product(MOST)[0]) as f32;
+}
+
+const fn narrow(from: [f64; MOST + 1]) -> [f32; MOST + 1] {
+    [from[0] as f32, from[1] as f32, from[2] as f32, from[3] as f32]
+}
+
+/// A polynomial in x² of leading coefficient 1, on every second value from `start` on.
+#[inline(always)]
+fn chain<S: Simd, const T: usize>(
+    simd: S,
+    coefficients: &[f32; MOST + 1],
+    degree: usize,
+    d: &[S::Vector; T],
+    start: usize,
+) -> S::Vector {
+    let mut sum = d[start + 2 * degree];
+    unroll!(j < MOST <= 4, {
+        if j < degree {
+            let k = degree - 1 - j;
+            sum = simd.mul_add(simd.splat(coefficients[k]), d[start + 2 * k], sum);
+        }
+    });
+    sum
+}
+
+/// `B' d`.
+#[inline(always)]
+pub(crate) fn input<S: Simd, const T: usize>(simd: S, d: &[S::Vector; T]) -> [S::Vector; T] {
+    let pairs = Domain::<T>::PAIRS;
+    let mut out = *d;
+    out[0] = chain(simd, &Domain::<T>::ALL, pairs, d, 0);
+    out[T - 1] = chain(simd, &Domain::<T>::ALL, pairs, d, 1);
+    unroll!(i < MOST <= 4, {
+        if i < pairs {
+            let others = &Domain::<T>::OTHERS[i];
+            let even = chain(simd, others, pairs - 1, d, 2);
+            let odd = chain(simd, others, pairs - 1, d, 1);
+            let point = Domain::<T>::POWERS[i][1];
+            out[1 + 2 * i] = simd.mul_add(simd.splat(point), odd, even);
+            out[2 + 2 * i] = simd.mul_add(simd.splat(-point), odd, even);
+        }
+    });
+    out
+}
+
+/// `A' m`.
+#[inline(always)]
+pub(crate) fn output<S: Simd, const T: usize, const M: usize>(simd: S, m: &[S::Vector; T]) -> [S::Vector; M] {
+    let pairs = Domain::<T>::PAIRS;
+    let (mut sums, mut differences) = ([m[0]; MOST], [m[0]; MOST]);
+    let mut out = [m[0]; M];
+    unroll!(i < MOST <= 4, {
+        if i < pairs {
+            sums[i] = simd.add(m[1 + 2 * i], m[2 + 2 * i]);
+            differences[i] = simd.sub(m[1 + 2 * i], m[2 + 2 * i]);
+            out[0] = simd.add(out[0], sums[i]);
+        }
+    });
+    unroll!(k < M <= 16, {
+        if k > 0 {
+            let terms = if k % 2 == 0 { &sums } else { &differences };
+            let first = simd.splat(Domain::<T>::POWERS[0][k]);
+            out[k] = if k == M - 1 { simd.mul_add(first, terms[0], m[T - 1]) } else { simd.mul(first, terms[0]) };
+            unroll!(i < MOST <= 4, {
+                if 0 < i && i < pairs {
+                    out[k] = simd.mul_add(simd.splat(Domain::<T>::POWERS[i][k]), terms[i], out[k]);
+                }
+            });
+        }
+    });
+    out
+}
+
+/// A row of G.
+#[derive(Clone, Copy)]
+pub(crate) enum WeightRow<V> {
+    /// Of the point 0: the first tap times this.
+    Zero(V),
+    /// Of infinity: the last tap.
+    Infinity,
+    /// Of one of a pair of points.
+    Pair(WeightPair<V>),
+}
+
+impl<V: Copy> WeightRow<V> {
+    /// Row `row`.
+    #[inline(always)]
+    pub(crate) fn new<S: Simd<Vector = V>, const T: usize>(simd: S, row: usize) -> Self {
+        if row == 0 {
+            WeightRow::Zero(simd.splat(Domain::<T>::FIRST_WEIGHT))
+        } else if row < T - 1 {
+            WeightRow::Pair(WeightPair::new::<S, T>(
+                simd,
+                (row - 1) / 2,
+                if row % 2 == 1 { 1.0 } else { -1.0 },
+            ))
+        } else {
+            WeightRow::Infinity
+        }
+    }
+}
+
+/// A row of G of one of a pair of points.
+#[derive(Clone, Copy)]
+pub(crate) struct WeightPair<V> {
+    /// Of the even taps.
+    even: [V; 3],
+    /// Of the odd taps.
+    odd: V,
+    /// The second odd tap's factor relative to the first one's.
+    square: V,
+}
+
+impl<V: Copy> WeightPair<V> {
+    /// The row of `sign` times the point of pair `i`.
+    #[inline(always)]
+    pub(crate) fn new<S: Simd<Vector = V>, const T: usize>(simd: S, i: usize, sign: f32) -> Self {
+        let weights = &Domain::<T>::WEIGHTS[i];
+        WeightPair {
+            even: [simd.splat(weights[0]), simd.splat(weights[2]), simd.splat(weights[4])],
+            odd: simd.splat(sign * weights[1]),
+            square: simd.splat(Domain::<T>::POWERS[i][2]),
+        }
+    }
+
+    /// The shares of the even taps and of the odd ones, these before their factor: both points of the pair have
+    /// them in common.
+    #[inline(always)]
+    fn halves<S: Simd<Vector = V>, const R: usize>(&self, simd: S, g: &[V; R]) -> (V, V) {
+        const { assert!(R == 3 || R == 5) };
+        let even = simd.mul_add(self.even[1], g[2], simd.mul(self.even[0], g[0]));
+        if R == 3 {
+            return (even, g[1]);
+        }
+        (simd.mul_add(self.even[2], g[R - 1], even), simd.mul_add(self.square, g[R - 2], g[1]))
+    }
+
+    /// The row times `g`.
+    #[inline(always)]
+    pub(crate) fn apply<S: Simd<Vector = V>, const R: usize>(&self, simd: S, g: &[V; R]) -> V {
+        let (even, odd) = self.halves(simd, g);
+        simd.mul_add(self.odd, odd, even)
+    }
+}
+
+/// `G g`, all rows.
+#[inline(always)]
+pub(crate) fn weights<S: Simd, const T: usize, const R: usize>(
+    simd: S,
+    g: &[S::Vector; R],
+) -> [S::Vector; T] {
+    let mut out = [g[R - 1]; T];
+    out[0] = simd.mul(simd.splat(Domain::<T>::FIRST_WEIGHT), g[0]);
+    unroll!(i < MOST <= 4, {
+        if i < Domain::<T>::PAIRS {
+            let (plus, minus) = (WeightPair::new::<S, T>(simd, i, 1.0), WeightPair::new::<S, T>(simd, i, -1.0));
+            let (even, odd) = plus.halves(simd, g);
+            out[1 + 2 * i] = simd.mul_add(plus.odd, odd, even);
+            out[2 + 2 * i] = simd.mul_add(minus.odd, odd, even);
+        }
+    });
+    out
+}

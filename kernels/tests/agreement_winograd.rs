@@ -1,0 +1,488 @@
+//! Winograd convolution: every instruction set equals the scalar table bit for bit, whatever the weight form, the
+//! scratch and the split; and the scalar table keeps the bound of `docs/winograd.md` against sums in f64.
+
+use std::ops::Range;
+
+use proptest::prelude::*;
+use sinew_kernels::activation::Activation;
+use sinew_kernels::conv::winograd::{WeightForm, Winograd, WinogradTile};
+use sinew_kernels::conv::{ConvArgs, ConvGeometry};
+use sinew_kernels::epilogue::Epilogue;
+use sinew_kernels::isa::{self, Isa};
+use sinew_kernels::{Block, LANES};
+
+const TILES: [(usize, usize); 5] = [(2, 3), (4, 3), (6, 3), (2, 5), (4, 5)];
+
+/// Values that fill the mantissa, from -1 to 1.
+struct Random(u64);
+
+impl Random {
+    fn value(&mut self) -> f32 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+
+    fn blocks(&mut self, count: usize) -> Vec<Block> {
+        (0..count).map(|_| std::array::from_fn(|_| self.value())).collect()
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        ((f64::from(self.value()) + 1.0) / 2.0 * end as f64) as usize % end.max(1)
+    }
+}
+
+/// One layer with its operands.
+#[derive(Debug)]
+struct Layer {
+    geometry: ConvGeometry,
+    tile: WinogradTile,
+    lanes: Vec<u8>,
+    input: Vec<Block>,
+    plain: Vec<Block>,
+    packed: Vec<Block>,
+    bias: Vec<Block>,
+    residual: Option<Vec<Block>>,
+    before: Activation,
+    after: Activation,
+    max_min: bool,
+}
+
+impl Layer {
+    fn new(
+        tile: (usize, usize),
+        (height, width): (usize, usize),
+        pads: [usize; 4],
+        lanes: &[u8],
+        out_blocks: usize,
+        seed: u64,
+    ) -> Self {
+        let tile = WinogradTile { output: tile.0, kernel: tile.1 };
+        let r = tile.kernel;
+        let geometry = ConvGeometry {
+            in_height: height,
+            in_width: width,
+            out_height: height + pads[0] + pads[1] + 1 - r,
+            out_width: width + pads[2] + pads[3] + 1 - r,
+            kernel: [r, r],
+            stride: [1, 1],
+            dilation: [1, 1],
+            pad_top: pads[0],
+            pad_left: pads[2],
+        };
+        let mut random = Random(seed | 1);
+        let channels: usize = lanes.iter().map(|live| usize::from(*live)).sum();
+        let mut input = random.blocks(lanes.len() * height * width);
+        for (plane, live) in input.chunks_mut(height * width).zip(lanes) {
+            for pixel in plane {
+                pixel[usize::from(*live)..].fill(f32::NAN);
+            }
+        }
+        let plain = random.blocks(out_blocks * channels * r * r);
+        let mut packed = vec![[f32::NAN; LANES]; out_blocks * channels * tile.positions()];
+        find(Isa::Scalar, tile).pack(lanes, &plain, &mut packed);
+        let bias = random.blocks(out_blocks);
+        Layer {
+            geometry,
+            tile,
+            lanes: lanes.to_vec(),
+            input,
+            plain,
+            packed,
+            bias,
+            residual: None,
+            before: Activation::Identity,
+            after: Activation::Identity,
+            max_min: false,
+        }
+    }
+
+    fn out_blocks(&self) -> usize {
+        self.bias.len()
+    }
+
+    /// Runs output blocks `blocks` and output pixels `pixels` into `out`, which holds the planes of all blocks, with
+    /// scratch for `count` tiles.
+    fn run_part(
+        &self,
+        kernel: &Winograd,
+        form: WeightForm,
+        count: usize,
+        blocks: Range<usize>,
+        pixels: Range<usize>,
+        out: &mut [Block],
+    ) {
+        let plane = self.geometry.out_pixels();
+        let weights = match form {
+            WeightForm::Stored => &self.packed,
+            WeightForm::Plain => &self.plain,
+        };
+        let args = ConvArgs {
+            geometry: self.geometry,
+            lanes: &self.lanes,
+            input: &self.input,
+            weights: &weights[blocks.start * weights.len() / self.out_blocks()..],
+            epilogue: Epilogue {
+                bias: &self.bias[blocks.start..],
+                before: self.before,
+                residual: self.residual.as_ref().map(|residual| &residual[blocks.start * plane..]),
+                after: self.after,
+                max_min: self.max_min,
+            },
+        };
+        let all = self.out_blocks();
+        let mut slices: Vec<&mut [Block]> = out
+            .chunks_mut(plane)
+            .enumerate()
+            .filter(|(index, _)| blocks.contains(&(index % all)))
+            .map(|(_, plane)| &mut plane[pixels.clone()])
+            .collect();
+        let len = kernel.tile.scratch_of(form, count, self.lanes.len(), blocks.len());
+        let mut scratch = vec![[f32::NAN; LANES]; len];
+        kernel.run(form, &args, pixels, &mut slices, &mut scratch);
+    }
+
+    /// All of it, with a guard block after the last pixel.
+    fn run(&self, kernel: &Winograd, form: WeightForm, count: usize) -> Vec<Block> {
+        let pixels = self.geometry.out_pixels();
+        let mut out = self.unwritten();
+        let len = out.len() - 1;
+        self.run_part(kernel, form, count, 0..self.out_blocks(), 0..pixels, &mut out[..len]);
+        out
+    }
+
+    fn unwritten(&self) -> Vec<Block> {
+        let slices = self.out_blocks() * if self.max_min { 2 } else { 1 };
+        vec![[f32::NAN; LANES]; slices * self.geometry.out_pixels() + 1]
+    }
+
+    fn tiles(&self) -> usize {
+        self.tile.tiles(self.geometry.out_height, self.geometry.out_width)
+    }
+
+    /// The definition, in f64, and the sums of magnitudes that the error bound is made of: for each output block,
+    /// pixel and lane `(value, bound)`.
+    fn reference(&self) -> Vec<[(f64, f64); LANES]> {
+        let geometry = &self.geometry;
+        let (r, t, m) = (self.tile.kernel, self.tile.domain(), self.tile.output);
+        let (input_matrix, weight_matrix, output_matrix) = matrices(self.tile);
+        let channels: usize = self.lanes.iter().map(|live| usize::from(*live)).sum();
+        let constant = bound_constant(self.tile) * (channels + 2) as f64 * f64::from(f32::EPSILON);
+        let pixel = |block: usize, y: isize, x: isize, lane: usize| {
+            let inside =
+                (0..geometry.in_height as isize).contains(&y) && (0..geometry.in_width as isize).contains(&x);
+            let at =
+                || self.input[block * geometry.in_pixels() + y as usize * geometry.in_width + x as usize];
+            if inside { f64::from(at()[lane]) } else { 0.0 }
+        };
+        // (weights of the output block, input block, live lanes, lane, first weight of the input block)
+        let mut channel_list = Vec::new();
+        let mut start = 0;
+        for (block, live) in self.lanes.iter().map(|live| usize::from(*live)).enumerate() {
+            channel_list.extend((0..live).map(|lane| (block, lane, live, start)));
+            start += live * r * r;
+        }
+        let magnitudes = |matrix: &Matrix, rows: &Matrix| -> Matrix {
+            // |matrix| |rows| |matrix'|
+            let half: Matrix = matrix
+                .iter()
+                .map(|row| {
+                    (0..rows[0].len())
+                        .map(|c| row.iter().zip(rows).map(|(a, d)| (a * d[c]).abs()).sum())
+                        .collect()
+                })
+                .collect();
+            half.iter()
+                .map(|half| {
+                    matrix.iter().map(|row| row.iter().zip(half).map(|(a, d)| a.abs() * d).sum()).collect()
+                })
+                .collect()
+        };
+        let mut all = vec![[(0.0, 0.0); LANES]; self.out_blocks() * geometry.out_pixels()];
+        for (block, lane) in
+            (0..self.out_blocks()).flat_map(|block| (0..LANES).map(move |lane| (block, lane)))
+        {
+            let mut weights = Vec::new();
+            for (_, in_lane, live, first) in &channel_list {
+                let at = |ky: usize, kx: usize| {
+                    let k = first + (ky * r + kx) * live + in_lane;
+                    f64::from(self.plain[block * channels * r * r + k][lane])
+                };
+                weights.push((0..r).map(|ky| (0..r).map(|kx| at(ky, kx)).collect()).collect::<Matrix>());
+            }
+            let transformed: Vec<_> = weights.iter().map(|g| magnitudes(&weight_matrix, g)).collect();
+            for (y0, x0) in tiles_of(geometry, m) {
+                let mut sums = vec![vec![0.0; t]; t];
+                for ((in_block, in_lane, ..), u) in channel_list.iter().zip(&transformed) {
+                    let y = |r: usize| (y0 + r) as isize - geometry.pad_top as isize;
+                    let x = |c: usize| (x0 + c) as isize - geometry.pad_left as isize;
+                    let row = |r: usize| (0..t).map(|c| pixel(*in_block, y(r), x(c), *in_lane)).collect();
+                    let v = magnitudes(&input_matrix, &(0..t).map(row).collect());
+                    for (sum, (u, v)) in
+                        sums.iter_mut().flatten().zip(u.iter().flatten().zip(v.iter().flatten()))
+                    {
+                        *sum += u * v;
+                    }
+                }
+                let bound = magnitudes(&output_matrix, &sums);
+                for y in y0..(y0 + m).min(geometry.out_height) {
+                    for x in x0..(x0 + m).min(geometry.out_width) {
+                        let mut value = 0.0;
+                        for ((in_block, in_lane, ..), g) in channel_list.iter().zip(&weights) {
+                            for (tap, g) in g.iter().flatten().enumerate() {
+                                let y = (y + tap / r) as isize - geometry.pad_top as isize;
+                                let x = (x + tap % r) as isize - geometry.pad_left as isize;
+                                value += g * pixel(*in_block, y, x, *in_lane);
+                            }
+                        }
+                        let at = block * geometry.out_pixels() + y * geometry.out_width + x;
+                        all[at][lane] = (value, constant * bound[y - y0][x - x0]);
+                    }
+                }
+            }
+        }
+        all
+    }
+}
+
+fn tiles_of(geometry: &ConvGeometry, size: usize) -> Vec<(usize, usize)> {
+    let (height, width) = (geometry.out_height, geometry.out_width);
+    (0..height).step_by(size).flat_map(|y| (0..width).step_by(size).map(move |x| (y, x))).collect()
+}
+
+fn find(isa: Isa, tile: WinogradTile) -> &'static Winograd {
+    let table = isa::table(isa).expect("the table is there");
+    table.winograd.iter().find(|kernel| kernel.tile == tile).expect("every table has every tile")
+}
+
+type Matrix = Vec<Vec<f64>>;
+
+/// B', G and A' by the construction for any points: not the kernels' even and odd halves.
+fn matrices(tile: WinogradTile) -> (Matrix, Matrix, Matrix) {
+    let points: &[f64] = match tile.domain() {
+        4 => &[0.0, 1.0, -1.0],
+        6 => &[0.0, 0.625, -0.625, 1.5, -1.5],
+        _ => &[0.0, 0.5, -0.5, 1.0, -1.0, 2.0, -2.0],
+    };
+    let t = tile.domain();
+    // coefficients of prod (x - p) without the point `skip`
+    let polynomial = |skip: usize| {
+        let mut coefficients = vec![1.0];
+        for (_, p) in points.iter().enumerate().filter(|(index, _)| *index != skip) {
+            let mut next = vec![0.0; coefficients.len() + 1];
+            for (k, a) in coefficients.iter().enumerate() {
+                next[k + 1] += a;
+                next[k] -= p * a;
+            }
+            coefficients = next;
+        }
+        coefficients.resize(t, 0.0);
+        coefficients
+    };
+    let mut input: Matrix = (0..points.len()).map(polynomial).collect();
+    input.push(polynomial(usize::MAX));
+    let mut weight: Matrix = Vec::new();
+    for (i, p) in points.iter().enumerate() {
+        let scale: f64 = points.iter().enumerate().filter(|(j, _)| *j != i).map(|(_, q)| p - q).product();
+        weight.push((0..tile.kernel as i32).map(|k| p.powi(k) / scale).collect());
+    }
+    weight.push((0..tile.kernel).map(|k| if k + 1 == tile.kernel { 1.0 } else { 0.0 }).collect());
+    let output = (0..tile.output)
+        .map(|k| {
+            let last = if k + 1 == tile.output { 1.0 } else { 0.0 };
+            points.iter().map(|p| p.powi(k as i32)).chain([last]).collect()
+        })
+        .collect();
+    (input, weight, output)
+}
+
+/// The constant of the error bound, derived in `docs/winograd.md`.
+fn bound_constant(tile: WinogradTile) -> f64 {
+    match (tile.output, tile.kernel) {
+        (2, 3) => 2.6,
+        (4, 3) => 3.2,
+        (6, 3) => 3.9,
+        (2, 5) => 3.6,
+        _ => 4.2,
+    }
+}
+
+/// Asserts that the tables that the environment asks for are there.
+fn require_tables() {
+    let required = std::env::var("REQUIRE_ISA").unwrap_or_default();
+    for name in required.split(',').filter(|name| !name.is_empty()) {
+        let isa = name.parse().expect("REQUIRE_ISA names instruction sets");
+        assert!(isa::table(isa).is_some(), "this CPU lacks {name}");
+    }
+}
+
+/// The live lanes of every written pixel are equal bit for bit, NaN being equal to NaN, and the guard is untouched.
+fn assert_same(got: &[Block], want: &[Block], what: &str) {
+    assert_eq!(got.len(), want.len());
+    let bits = |value: f32| if value.is_nan() { 0x7fc0_0000 } else { value.to_bits() };
+    for (index, (got, want)) in got.iter().zip(want).enumerate() {
+        for lane in 0..LANES {
+            assert_eq!(
+                bits(got[lane]),
+                bits(want[lane]),
+                "{what}: block {index}, lane {lane}: {} is not {}",
+                got[lane],
+                want[lane]
+            );
+        }
+    }
+}
+
+/// Every table and both weight forms, in batches of `count` tiles, against the scalar table with all tiles at once.
+fn agree(layer: &Layer, count: usize) {
+    let want = layer.run(find(Isa::Scalar, layer.tile), WeightForm::Stored, layer.tiles());
+    let pixels = want.len() - 1;
+    assert!(want[pixels].iter().all(|lane| lane.is_nan()), "the guard block is untouched");
+    for table in isa::supported() {
+        let kernel = find(table.isa, layer.tile);
+        let mut packed = vec![[f32::NAN; LANES]; layer.packed.len()];
+        kernel.pack(&layer.lanes, &layer.plain, &mut packed);
+        assert_same(&packed, &layer.packed, kernel.name);
+        for form in [WeightForm::Stored, WeightForm::Plain] {
+            let what = format!("{} {form:?} in batches of {count}", kernel.name);
+            assert_same(&layer.run(kernel, form, count), &want, &what);
+        }
+    }
+}
+
+fn activations() -> impl Strategy<Value = Activation> {
+    prop_oneof![
+        Just(Activation::Identity),
+        Just(Activation::Relu),
+        Just(Activation::Clip { low: -0.5, high: 0.75 }),
+        Just(Activation::HardSwish),
+    ]
+}
+
+/// Some dozen cases natively; fewer where the environment says so.
+fn config() -> ProptestConfig {
+    let default = ProptestConfig::default();
+    ProptestConfig {
+        cases: if std::env::var_os("PROPTEST_CASES").is_some() { default.cases } else { 64 },
+        ..default
+    }
+}
+
+prop_compose! {
+    fn layers()(
+        tile in prop::sample::select(&TILES[..]),
+        height in 1..16usize,
+        width in 1..16usize,
+        pads in prop::array::uniform4(0..3usize),
+        lanes in prop::collection::vec(1..=16u8, 1..4),
+        out_blocks in 1..7usize,
+        has_residual in any::<bool>(),
+        before in activations(),
+        after in activations(),
+        max_min in any::<bool>(),
+        special in 0..6usize,
+        seed in any::<u64>(),
+    ) -> Layer {
+        // a window must fit into the padded input
+        let (height, width) = (height.max(tile.1), width.max(tile.1));
+        let mut layer = Layer::new(tile, (height, width), pads, &lanes, out_blocks, seed);
+        let mut random = Random(seed | 2);
+        if has_residual {
+            layer.residual = Some(random.blocks(out_blocks * layer.geometry.out_pixels()));
+            layer.before = before;
+        }
+        (layer.after, layer.max_min) = (after, max_min);
+        let value = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0, 1e-40, -f32::MAX];
+        if special < 3 {
+            for _ in 0..3 {
+                let at = random.below(layer.input.len());
+                layer.input[at][random.below(LANES)] = value[random.below(value.len())];
+            }
+        }
+        layer
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn tables_and_forms_agree(layer in layers(), share in 0.0..1.0f64) {
+        require_tables();
+        agree(&layer, 1 + (share * layer.tiles() as f64) as usize);
+    }
+
+    #[test]
+    fn any_split_gives_the_same_bits(layer in layers(), count in 1..20usize, cuts in any::<u64>()) {
+        let width = layer.geometry.out_width;
+        let mut random = Random(cuts | 1);
+        for table in isa::supported() {
+            let kernel = find(table.isa, layer.tile);
+            let want = layer.run(kernel, WeightForm::Stored, layer.tiles());
+            let mut out = layer.unwritten();
+            let len = out.len() - 1;
+            let form = if cuts % 2 == 0 { WeightForm::Stored } else { WeightForm::Plain };
+            let block = random.below(layer.out_blocks() + 1);
+            for blocks in [0..block, block..layer.out_blocks()] {
+                let rows = layer.geometry.out_height.div_ceil(layer.tile.output);
+                let cut = random.below(rows + 1);
+                let at = (cut * layer.tile.output * width).min(layer.geometry.out_pixels());
+                for pixels in [0..at, at..layer.geometry.out_pixels()] {
+                    layer.run_part(kernel, form, count, blocks.clone(), pixels, &mut out[..len]);
+                }
+            }
+            assert_same(&out, &want, kernel.name);
+        }
+    }
+}
+
+/// The sizes that networks have, and those around a tile.
+#[test]
+fn usual_sizes_agree() {
+    require_tables();
+    for (tile, size) in
+        [((4, 3), 7), ((2, 3), 7), ((4, 3), 14), ((6, 3), 13), ((4, 3), 1), ((2, 5), 7), ((4, 5), 9)]
+    {
+        let pad = tile.1 / 2;
+        let layer = Layer::new(tile, (size.max(tile.1), size), [pad; 4], &[16, 16, 5], 5, 77);
+        for count in [1, 5, layer.tiles()] {
+            agree(&layer, count);
+        }
+    }
+}
+
+/// More tiles than any register tile, more input blocks than one row of weights is made for at once.
+#[test]
+fn long_sums_agree() {
+    for tile in TILES {
+        agree(&Layer::new(tile, (12, 29), [1, 0, 2, 1], &[16, 16, 16, 16, 16, 7, 16], 2, 5), 23);
+    }
+}
+
+#[test]
+fn errors_keep_the_derived_bound() {
+    for tile in TILES {
+        let mut worst = 0f64;
+        let mut against_direct = 0f64;
+        for (lanes, size) in [(&[3u8][..], 9), (&[16], 8), (&[16, 9], 11)] {
+            let pad = tile.1 / 2;
+            let mut layer = Layer::new(tile, (size, size + 1), [pad; 4], lanes, 1, 99 + size as u64);
+            layer.bias.fill([0.0; LANES]);
+            let out = layer.run(find(Isa::Scalar, layer.tile), WeightForm::Stored, layer.tiles());
+            for (out, reference) in out.iter().zip(layer.reference()) {
+                for (got, (want, bound)) in out.iter().zip(reference) {
+                    let error = (f64::from(*got) - want).abs();
+                    assert!(error <= bound, "{tile:?}: {got} is not {want} within {bound}");
+                    worst = worst.max(error / bound);
+                    against_direct = against_direct.max(error);
+                }
+            }
+        }
+        println!(
+            "F({0}x{0},{1}x{1}): largest error {against_direct:.2e}, {worst:.4} of the bound",
+            tile.0, tile.1
+        );
+        assert!(worst > 1e-4, "the reference is not rounded like the kernel");
+    }
+}

@@ -1,0 +1,293 @@
+//! A graph to ONNX bytes, for any tool that reads them; what ONNX has no operator for becomes several nodes.
+
+use std::collections::{HashMap, HashSet};
+
+use super::build::{Attribute, Builder};
+use crate::error::Result;
+use crate::graph::{Conv, Graph, MaxMinOrder, Node, Op, Pads, Pool, PoolKind, ValueId};
+use crate::tensor::{DType, Data, Tensor};
+use sinew_kernels::activation::Activation;
+
+/// Has every operator that is needed: Gelu, and averages over dilated windows.
+const OPSET: i64 = 20;
+/// The version of the format that came with it.
+const IR_VERSION: i64 = 9;
+/// `TensorProto.FLOAT`, which Cast names.
+const FLOAT: i64 = 1;
+
+/// Writes a graph as an ONNX model of operator set 20.
+///
+/// # Errors
+/// Where the graph breaks an invariant.
+pub fn export(graph: &Graph) -> Result<Vec<u8>> {
+    graph.check()?;
+    let mut builder = Builder::new(&graph.name);
+    builder.opset(OPSET).ir_version(IR_VERSION);
+    let mut writer =
+        Writer { graph, builder, names: HashMap::new(), taken: HashSet::new(), nodes: HashSet::new() };
+    // These are the interface: they come first, so that they keep their names.
+    for &id in graph.inputs.iter().chain(&graph.outputs) {
+        writer.name(id);
+    }
+    for &id in &graph.inputs {
+        writer.input(id);
+    }
+    for node in &graph.nodes {
+        writer.node(node)?;
+    }
+    for &id in &graph.outputs {
+        let value = graph.value(id);
+        let name = writer.name(id);
+        writer.builder.output(&name, value.dtype, &value.shape);
+    }
+    Ok(writer.builder.encode())
+}
+
+struct Writer<'a> {
+    graph: &'a Graph,
+    builder: Builder,
+    /// What nodes read for a value.
+    names: HashMap<ValueId, String>,
+    taken: HashSet<String>,
+    nodes: HashSet<String>,
+}
+
+impl Writer<'_> {
+    /// A name that nothing else has: the one wished for, or that with a number.
+    fn unique(taken: &mut HashSet<String>, wish: &str) -> String {
+        let wish = if wish.is_empty() { "unnamed" } else { wish };
+        let mut name = wish.to_owned();
+        let mut number = 1;
+        while !taken.insert(name.clone()) {
+            number += 1;
+            name = format!("{wish}#{number}");
+        }
+        name
+    }
+
+    /// The name of a value; a constant is written when it is first asked for.
+    fn name(&mut self, id: ValueId) -> String {
+        if let Some(name) = self.names.get(&id) {
+            return name.clone();
+        }
+        let value = self.graph.value(id);
+        let name = Self::unique(&mut self.taken, &value.name);
+        if let Some(tensor) = &value.constant {
+            self.builder.constant(&name, tensor);
+        }
+        self.names.insert(id, name.clone());
+        name
+    }
+
+    /// A constant that the graph does not hold.
+    fn constant(&mut self, wish: &str, tensor: Result<Tensor>) -> Result<String> {
+        let name = Self::unique(&mut self.taken, wish);
+        self.builder.constant(&name, &tensor?);
+        Ok(name)
+    }
+
+    fn ints(&mut self, wish: &str, ints: Vec<i64>) -> Result<String> {
+        self.constant(wish, Tensor::new(vec![ints.len()], Data::I64(ints)))
+    }
+
+    /// Integers become f32 where they enter.
+    fn input(&mut self, id: ValueId) {
+        let value = self.graph.value(id);
+        let name = self.name(id);
+        self.builder.input(&name, value.dtype, &value.shape);
+        if value.dtype != DType::F32 {
+            let float = Self::unique(&mut self.taken, &format!("{name}/float"));
+            self.builder.node(&float, "Cast", &[&name], &[&float], &[("to", FLOAT.into())]);
+            self.names.insert(id, float);
+        }
+    }
+
+    /// A node that writes a value of its own; gives the value's name.
+    fn part(&mut self, wish: &str, op: &str, inputs: &[&str], attributes: &[(&str, Attribute)]) -> String {
+        let output = Self::unique(&mut self.taken, wish);
+        let name = Self::unique(&mut self.nodes, wish);
+        self.builder.node(&name, op, inputs, &[&output], attributes);
+        output
+    }
+
+    fn node(&mut self, node: &Node) -> Result<()> {
+        let inputs: Vec<String> = node.inputs.iter().map(|&id| self.name(id)).collect();
+        let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
+        let output = self.name(node.output);
+        match &node.op {
+            Op::Conv(conv) => return self.conv(node, conv, &inputs),
+            Op::Dense { after } => {
+                let attributes = [("transB", 1.into())];
+                if *after == Activation::Identity {
+                    self.write(node, "Gemm", &inputs, &attributes);
+                } else {
+                    let sums = self.part(&format!("{}/sums", node.name), "Gemm", &inputs, &attributes);
+                    self.activation(node, *after, &sums, &output)?;
+                }
+            }
+            Op::Pool(pool) => self.pool(node, pool, &inputs),
+            Op::GlobalPool(_) | Op::PRelu | Op::Binary(_) => self.write(node, node.op.name(), &inputs, &[]),
+            Op::BatchNorm { epsilon } => {
+                self.write(node, node.op.name(), &inputs, &[("epsilon", (*epsilon).into())])
+            }
+            Op::Unary(activation) => self.activation(node, *activation, inputs[0], &output)?,
+            Op::Softmax { axis } | Op::Concat { axis } => {
+                self.write(node, node.op.name(), &inputs, &[("axis", axis.into())]);
+            }
+            Op::MaxMin { order } => {
+                let negative = self.part(&format!("{}/negative", node.name), "Neg", &inputs, &[]);
+                let halves = match order {
+                    MaxMinOrder::PositiveFirst => [inputs[0], negative.as_str()],
+                    MaxMinOrder::NegativeFirst => [negative.as_str(), inputs[0]],
+                };
+                let both =
+                    self.part(&format!("{}/both", node.name), "Concat", &halves, &[("axis", 1.into())]);
+                self.write(node, "Relu", &[&both], &[]);
+            }
+            Op::Transpose { permutation } => {
+                self.write(node, "Transpose", &inputs, &[("perm", list(permutation))])
+            }
+            Op::Reshape { shape } => {
+                let shape = self.ints(&format!("{}/shape", node.name), signed(shape))?;
+                self.write(node, "Reshape", &[inputs[0], &shape], &[]);
+            }
+            Op::Pad { amounts, value } => {
+                let amounts =
+                    [0, 1].iter().flat_map(|&end| amounts.iter().map(move |pair| pair[end] as i64)).collect();
+                let amounts = self.ints(&format!("{}/amounts", node.name), amounts)?;
+                let value = self.constant(&format!("{}/value", node.name), Tensor::f32([], vec![*value]))?;
+                self.write(node, "Pad", &[inputs[0], &amounts, &value], &[]);
+            }
+            Op::Slice { start, step, size } => {
+                let last = |i: usize| (start[i] + (size[i] - 1) * step[i]) as i64;
+                let rank = start.len();
+                let starts = self.ints(&format!("{}/starts", node.name), signed(start))?;
+                let ends =
+                    self.ints(&format!("{}/ends", node.name), (0..rank).map(|i| last(i) + 1).collect())?;
+                let axes = self.ints(&format!("{}/axes", node.name), (0..rank as i64).collect())?;
+                let steps = self.ints(&format!("{}/steps", node.name), signed(step))?;
+                self.write(node, "Slice", &[inputs[0], &starts, &ends, &axes, &steps], &[]);
+            }
+            Op::UpsampleNearest { factors: [height, width] } => {
+                let scales = vec![1.0, 1.0, *height as f32, *width as f32];
+                let scales = self.constant(&format!("{}/scales", node.name), Tensor::f32([4], scales))?;
+                let attributes = [
+                    ("mode", "nearest".into()),
+                    ("coordinate_transformation_mode", "asymmetric".into()),
+                    ("nearest_mode", "floor".into()),
+                ];
+                self.write(node, "Resize", &[inputs[0], "", &scales], &attributes);
+            }
+            Op::ArgMax { axis, keep_dims } => {
+                let attributes = [("axis", axis.into()), ("keepdims", i64::from(*keep_dims).into())];
+                self.write(node, "ArgMax", &inputs, &attributes);
+            }
+            Op::Lrn { size, alpha, beta, bias } => {
+                let attributes = [
+                    ("size", size.into()),
+                    ("alpha", (*alpha).into()),
+                    ("beta", (*beta).into()),
+                    ("bias", (*bias).into()),
+                ];
+                self.write(node, "LRN", &inputs, &attributes);
+            }
+        }
+        Ok(())
+    }
+
+    /// The ONNX node that writes the output of a node of the graph.
+    fn write(&mut self, node: &Node, op: &str, inputs: &[&str], attributes: &[(&str, Attribute)]) {
+        let output = self.name(node.output);
+        let name = Self::unique(&mut self.nodes, &node.name);
+        self.builder.node(&name, op, inputs, &[&output], attributes);
+    }
+
+    fn conv(&mut self, node: &Node, conv: &Conv, inputs: &[&str]) -> Result<()> {
+        let attributes = [
+            ("kernel_shape", conv.kernel.into()),
+            ("strides", conv.stride.into()),
+            ("dilations", conv.dilation.into()),
+            ("pads", pads(conv.pads)),
+            ("group", (&conv.groups).into()),
+        ];
+        let output = self.name(node.output);
+        // From the sums on: what is left to do decides whether a node writes the output or a part.
+        let (has_before, has_after) =
+            (conv.before != Activation::Identity, conv.after != Activation::Identity);
+        if !has_before && !has_after && !conv.residual {
+            self.write(node, "Conv", inputs, &attributes);
+            return Ok(());
+        }
+        let mut y = self.part(&format!("{}/sums", node.name), "Conv", &inputs[..3], &attributes);
+        if has_before {
+            if !conv.residual && !has_after {
+                return self.activation(node, conv.before, &y, &output);
+            }
+            let before = Self::unique(&mut self.taken, &format!("{}/before", node.name));
+            self.activation(node, conv.before, &y, &before)?;
+            y = before;
+        }
+        if conv.residual {
+            if !has_after {
+                self.write(node, "Add", &[&y, inputs[3]], &[]);
+                return Ok(());
+            }
+            y = self.part(&format!("{}/residual", node.name), "Add", &[&y, inputs[3]], &[]);
+        }
+        self.activation(node, conv.after, &y, &output)
+    }
+
+    fn pool(&mut self, node: &Node, pool: &Pool, inputs: &[&str]) {
+        let mut attributes: Vec<(&str, Attribute)> = vec![
+            ("kernel_shape", pool.kernel.into()),
+            ("strides", pool.stride.into()),
+            ("pads", pads(pool.pads)),
+            ("ceil_mode", i64::from(pool.ceil_mode).into()),
+            ("dilations", pool.dilation.into()),
+        ];
+        if pool.kind == PoolKind::Average {
+            attributes.push(("count_include_pad", i64::from(pool.count_include_pad).into()));
+        }
+        self.write(node, node.op.name(), inputs, &attributes);
+    }
+
+    fn activation(&mut self, node: &Node, activation: Activation, x: &str, y: &str) -> Result<()> {
+        let op = Op::Unary(activation);
+        let mut inputs = vec![x.to_owned()];
+        let attributes: Vec<(&str, Attribute)> = match activation {
+            Activation::LeakyRelu { slope } => vec![("alpha", slope.into())],
+            Activation::HardSigmoid { alpha, beta } => vec![("alpha", alpha.into()), ("beta", beta.into())],
+            Activation::Elu { alpha } => vec![("alpha", alpha.into())],
+            Activation::Clip { low, high } => {
+                for (bound, value) in [("low", low), ("high", high)] {
+                    inputs.push(
+                        self.constant(&format!("{}/{bound}", node.name), Tensor::f32([], vec![value]))?,
+                    );
+                }
+                Vec::new()
+            }
+            Activation::Silu => {
+                inputs.push(self.part(&format!("{}/gate", node.name), "Sigmoid", &[x], &[]));
+                Vec::new()
+            }
+            _ => Vec::new(),
+        };
+        let name = if activation == Activation::Silu { "Mul" } else { op.name() };
+        let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
+        let unique = Self::unique(&mut self.nodes, &node.name);
+        self.builder.node(&unique, name, &inputs, &[y], &attributes);
+        Ok(())
+    }
+}
+
+fn signed(list: &[usize]) -> Vec<i64> {
+    list.iter().map(|&d| d as i64).collect()
+}
+
+fn list(list: &[usize]) -> Attribute {
+    Attribute::Ints(signed(list))
+}
+
+fn pads(pads: Pads) -> Attribute {
+    [pads.top, pads.left, pads.bottom, pads.right].into()
+}

@@ -1,0 +1,1 @@
+//! Each form as exporters write it, and close to it.
