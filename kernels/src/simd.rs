@@ -43,6 +43,16 @@ pub unsafe trait Simd: Copy {
     fn max(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// The smaller one; NaN and zeros as in [`Simd::max`].
     fn min(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// The largest one; NaN and zeros as in [`Simd::max`].
+    #[inline(always)]
+    fn max3(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector {
+        self.max(self.max(a, b), c)
+    }
+    /// The smallest one; NaN and zeros as in [`Simd::max`].
+    #[inline(always)]
+    fn min3(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector {
+        self.min(self.min(a, b), c)
+    }
     /// `a` where it is above zero or NaN, +0.0 elsewhere.
     fn relu(self, a: Self::Vector) -> Self::Vector;
     /// `low` where `a < low`, then `high` where that is above `high`; a NaN stays, a zero keeps its sign.

@@ -37,7 +37,14 @@ const SIGN: i32 = i32::MIN;
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn nan_of(a: __m256, result: __m256) -> __m256 {
-    _mm256_blendv_ps(result, a, _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a))
+    nan_of_two(a, a, result)
+}
+
+/// The result with a NaN wherever `a` or `b` is one: a lane of ones is a NaN.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn nan_of_two(a: __m256, b: __m256, result: __m256) -> __m256 {
+    _mm256_or_ps(result, _mm256_cmp_ps::<_CMP_UNORD_Q>(a, b))
 }
 
 #[inline]
@@ -122,6 +129,15 @@ unsafe impl Simd for Avx2 {
             [nan_of(a[0], _mm256_max_ps(a[0], b[0])), nan_of(a[1], _mm256_max_ps(a[1], b[1]))];
         min(a: Pair, b: Pair) -> Pair =
             [nan_of(a[0], _mm256_min_ps(a[0], b[0])), nan_of(a[1], _mm256_min_ps(a[1], b[1]))];
+        // One comparison finds a NaN in `a` or `b`; the last maximum carries one in `c` over.
+        max3(a: Pair, b: Pair, c: Pair) -> Pair = [
+            nan_of_two(a[0], b[0], _mm256_max_ps(_mm256_max_ps(a[0], b[0]), c[0])),
+            nan_of_two(a[1], b[1], _mm256_max_ps(_mm256_max_ps(a[1], b[1]), c[1])),
+        ];
+        min3(a: Pair, b: Pair, c: Pair) -> Pair = [
+            nan_of_two(a[0], b[0], _mm256_min_ps(_mm256_min_ps(a[0], b[0]), c[0])),
+            nan_of_two(a[1], b[1], _mm256_min_ps(_mm256_min_ps(a[1], b[1]), c[1])),
+        ];
         relu(a: Pair) -> Pair = {
             let zero = _mm256_setzero_ps();
             [_mm256_add_ps(_mm256_max_ps(zero, a[0]), zero), _mm256_add_ps(_mm256_max_ps(zero, a[1]), zero)]

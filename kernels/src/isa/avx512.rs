@@ -53,6 +53,13 @@ unsafe impl Simd for Avx512 {
             _mm512_mask_mov_ps(_mm512_max_ps(a, b), _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a), a);
         min(a: __m512, b: __m512) -> __m512 =
             _mm512_mask_mov_ps(_mm512_min_ps(a, b), _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a), a);
+        // One comparison finds a NaN in `a` or `b`; the last maximum carries one in `c` over.
+        max3(a: __m512, b: __m512, c: __m512) -> __m512 = _mm512_mask_mov_ps(
+            _mm512_max_ps(_mm512_max_ps(a, b), c), _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, b),
+            _mm512_set1_ps(f32::NAN));
+        min3(a: __m512, b: __m512, c: __m512) -> __m512 = _mm512_mask_mov_ps(
+            _mm512_min_ps(_mm512_min_ps(a, b), c), _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, b),
+            _mm512_set1_ps(f32::NAN));
         relu(a: __m512) -> __m512 = _mm512_add_ps(_mm512_max_ps(_mm512_setzero_ps(), a), _mm512_setzero_ps());
         // Where the operands are equal or one is NaN, these give the second one.
         clamp(a: __m512, low: __m512, high: __m512) -> __m512 = _mm512_min_ps(high, _mm512_max_ps(low, a));
