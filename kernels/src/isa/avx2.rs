@@ -5,14 +5,14 @@ use core::ops::Range;
 
 use crate::Block;
 use crate::activation::Activation;
-use crate::conv::direct::{self, Row, Tiles};
+use crate::conv::direct::{self, Row, Scratch, Tiles, tiles};
 use crate::conv::winograd::input::Batch;
 use crate::conv::winograd::multiply::{Column, Product, registers};
 use crate::conv::winograd::output::Output;
 use crate::conv::winograd::{self, winograd_kernels};
 use crate::conv::{ConvArgs, ConvKernel};
 use crate::elementwise::{self, BinaryArgs, ScaleArgs};
-use crate::epilogue::{self, Rest, Tail};
+use crate::epilogue::{self, Rest};
 use crate::isa::{Isa, Kernels, entry_points, kernel};
 use crate::simd::{Simd, simd_ops};
 
@@ -158,34 +158,13 @@ entry_points! {
         |simd, args, pixels, out| elementwise::binary(simd, activate_in_place_avx2, args, pixels, out);
     scale_avx2(args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
         |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_avx2, args, pixels, out);
-    tail_avx2(
-        tail: &Tail<'_>,
-        plane_and_pixel: (usize, usize),
-        at_and_len: (usize, usize),
-        out: &mut [&mut [Block]],
-    ) = epilogue::tail;
-    direct_avx2[M, N](row: &Row<'_>, window: &mut [Block], out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
+    direct_avx2[M, N](row: &Row<'_>, scratch: &mut Scratch, out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
 }
 
+// 6 pixels x 1 block: 12 sums, 2 of weights and 1 of input are 15 of 16 registers.
 #[target_feature(enable = "avx2,fma")]
 fn direct_6x1_avx2(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
-    let tiles = Tiles {
-        rows: [
-            &[
-                direct_avx2::<1, 1>,
-                direct_avx2::<2, 1>,
-                direct_avx2::<3, 1>,
-                direct_avx2::<4, 1>,
-                direct_avx2::<5, 1>,
-                direct_avx2::<6, 1>,
-            ],
-            &[],
-            &[],
-        ],
-        blocks: 1,
-        tail: tail_avx2,
-        finish: epilogue_avx2,
-    };
+    let tiles = Tiles { rows: &[tiles!(direct_avx2, 1: 1 2 3 4 5 6)], finish: epilogue_avx2 };
     direct::run(&tiles, args, pixels, out);
 }
 

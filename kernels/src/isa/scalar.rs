@@ -133,9 +133,9 @@ macro_rules! scalar_table {
 
         use super::{Lane, Scalar};
         use crate::Block;
-        use crate::conv::direct::{Row, Tiles, self};
+        use crate::conv::direct::{self, Row, Scratch, Tiles, tiles};
         use crate::conv::{ConvArgs, ConvKernel};
-        use crate::epilogue::{Rest, Tail, self};
+        use crate::epilogue::{Rest, self};
         use crate::isa::{Isa, Kernels, entry_points, kernel};
         use crate::activation::Activation;
         use crate::elementwise::{BinaryArgs, ScaleArgs, self};
@@ -158,18 +158,12 @@ macro_rules! scalar_table {
                 |simd, args, pixels, out| elementwise::binary(simd, activate_in_place_scalar, args, pixels, out);
             scale_scalar(args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
                 |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_scalar, args, pixels, out);
-            tail_scalar(
-                tail: &Tail<'_>,
-                plane_and_pixel: (usize, usize),
-                at_and_len: (usize, usize),
-                out: &mut [&mut [Block]],
-            ) = epilogue::tail;
-            direct_scalar[M, N](row: &Row<'_>, window: &mut [Block], out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
+            direct_scalar[M, N](row: &Row<'_>, scratch: &mut Scratch, out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
         }
 
         $(#[$features])?
         fn direct_2x1_scalar(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
-            let tiles = Tiles { rows: [&[direct_scalar::<1, 1>, direct_scalar::<2, 1>], &[], &[]], blocks: 1, tail: tail_scalar, finish: epilogue_scalar };
+            let tiles = Tiles { rows: &[tiles!(direct_scalar, 1: 1 2)], finish: epilogue_scalar };
             direct::run(&tiles, args, pixels, out);
         }
 
