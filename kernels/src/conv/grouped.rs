@@ -16,7 +16,7 @@
 use core::ops::Range;
 
 use super::ConvGeometry;
-use crate::epilogue::{Epilogue, Finish, TailFn};
+use crate::epilogue::{Epilogue, Finish, Tail};
 use crate::simd::Simd;
 use crate::{Block, LANES};
 
@@ -58,8 +58,8 @@ pub fn scratch_blocks(geometry: &ConvGeometry, channels: usize) -> usize {
     ring(geometry) * channels * padded_width(geometry)
 }
 
-/// Computes the sums of a fixed number of pixels of one row, from pixel `first` on.
-pub(crate) type TileFn = fn(row: &Row<'_>, first: usize, out: &mut [Block]);
+/// Computes a fixed number of pixels of one row, from pixel `first` on; `at` is where that is in the slice of `out`.
+pub(crate) type TileFn = fn(row: &Row<'_>, first: usize, at: usize, out: &mut [&mut [Block]]);
 
 /// The rows that one output row of one block reads.
 #[derive(Clone, Copy, Debug)]
@@ -75,14 +75,16 @@ pub(crate) struct Row<'a> {
     geometry: ConvGeometry,
     channels: usize,
     width: usize,
+    tail: Tail<'a>,
+    /// The row's first pixel in the output.
+    pixel: usize,
 }
 
-/// The entry points of one instruction set: tiles of 1 to `tiles.len()` pixels, and the second passes.
+/// The entry points of one instruction set: tiles of 1 to `tiles.len()` pixels, and the second pass.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Parts<'a> {
     pub(crate) tiles: &'a [TileFn],
     pub(crate) spread: SpreadFn,
-    pub(crate) tail: TailFn,
     pub(crate) finish: Finish,
 }
 
@@ -171,29 +173,38 @@ pub(crate) fn run(
                 }
                 next = next.max(end);
             }
-            let row = Row { rows, weights, taps: (first, last), top, geometry: *g, channels: cin, width };
+            let row = Row {
+                rows,
+                weights,
+                taps: (first, last),
+                top,
+                geometry: *g,
+                channels: cin,
+                width,
+                tail: epilogue.tail(),
+                pixel: y * g.out_width,
+            };
             let at = y * g.out_width - pixels.start;
-            let out_row = &mut out[block][at..at + g.out_width];
             let tiles = g.out_width.div_ceil(parts.tiles.len());
             for tile in 0..tiles {
                 // even tiles
                 let (from, to) = (g.out_width * tile / tiles, g.out_width * (tile + 1) / tiles);
-                (parts.tiles[to - from - 1])(&row, from, &mut out_row[from..to]);
+                (parts.tiles[to - from - 1])(&row, from, at + from, &mut out[block..block + 1]);
             }
-            (parts.tail)(
-                &epilogue.tail(),
-                (plane, y * g.out_width),
-                (at, g.out_width),
-                &mut out[block..block + 1],
-            );
         }
     }
     args.epilogue.finish(parts.finish, 0..blocks, (plane, pixels.start), (0, pixels.len()), out);
 }
 
-/// Sums of `M` pixels from `first` on.
+/// `M` pixels of one output block.
 #[inline(always)]
-pub(crate) fn tile<S: Simd, const M: usize>(simd: S, row: &Row<'_>, first: usize, out: &mut [Block]) {
+pub(crate) fn tile<S: Simd, const M: usize>(
+    simd: S,
+    row: &Row<'_>,
+    first: usize,
+    at: usize,
+    out: &mut [&mut [Block]],
+) {
     let g = &row.geometry;
     let mut sums = [simd.splat(0.0); M];
     let ring = ring(g);
@@ -219,7 +230,9 @@ pub(crate) fn tile<S: Simd, const M: usize>(simd: S, row: &Row<'_>, first: usize
             }
         }
     }
-    for (out, sum) in out.iter_mut().zip(sums) {
-        simd.store(out, sum);
-    }
+    let sums = sums.map(
+        #[inline(always)]
+        |sum| [sum],
+    );
+    row.tail.store::<S, M, 1>(simd, sums, (g.out_pixels(), row.pixel + first), at, out);
 }

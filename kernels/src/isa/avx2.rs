@@ -4,7 +4,7 @@ use core::arch::x86_64::*;
 use core::ops::Range;
 
 use crate::activation::Activation;
-use crate::conv::direct::{self, Row, Tiles};
+use crate::conv::direct::{self, Row, Scratch, Tiles, tiles};
 use crate::conv::grouped::{self, GroupedArgs, Parts, Row as GroupedRow};
 use crate::conv::winograd::input::Batch;
 use crate::conv::winograd::multiply::{Column, Product, registers};
@@ -12,7 +12,7 @@ use crate::conv::winograd::output::Output;
 use crate::conv::winograd::{self, winograd_kernels};
 use crate::conv::{ConvArgs, ConvKernel};
 use crate::elementwise::{self, BinaryArgs, ScaleArgs};
-use crate::epilogue::{self, Rest, Tail};
+use crate::epilogue::{self, Rest};
 use crate::isa::{Isa, Kernels, entry_points, kernel};
 use crate::pool::{self, PoolArgs, PoolKind};
 use crate::probe::{self, ProbeKernel};
@@ -185,35 +185,14 @@ entry_points! {
     maxmin_pool_avx2(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::maxmin_pool;
     global_pool_avx2(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
     squeeze_avx2(width: usize, rows: &[Block], sum: &mut Block) = pool::squeeze;
-    tail_avx2(
-        tail: &Tail<'_>,
-        plane_and_pixel: (usize, usize),
-        at_and_len: (usize, usize),
-        out: &mut [&mut [Block]],
-    ) = epilogue::tail;
-    grouped_tile_avx2[M](row: &GroupedRow<'_>, first: usize, out: &mut [Block]) = grouped::tile::<_, M>;
-    direct_avx2[M, N](row: &Row<'_>, window: &mut [Block], out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
+    grouped_tile_avx2[M](row: &GroupedRow<'_>, first: usize, at: usize, out: &mut [&mut [Block]]) = grouped::tile::<_, M>;
+    direct_avx2[M, N](row: &Row<'_>, scratch: &mut Scratch, out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
 }
 
+// 6 pixels x 1 block: 12 sums, 2 of weights and 1 of input are 15 of 16 registers.
 #[target_feature(enable = "avx2,fma")]
 fn direct_6x1_avx2(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
-    let tiles = Tiles {
-        rows: [
-            &[
-                direct_avx2::<1, 1>,
-                direct_avx2::<2, 1>,
-                direct_avx2::<3, 1>,
-                direct_avx2::<4, 1>,
-                direct_avx2::<5, 1>,
-                direct_avx2::<6, 1>,
-            ],
-            &[],
-            &[],
-        ],
-        blocks: 1,
-        tail: tail_avx2,
-        finish: epilogue_avx2,
-    };
+    let tiles = Tiles { rows: &[tiles!(direct_avx2, 1: 1 2 3 4 5 6)], finish: epilogue_avx2 };
     direct::run(&tiles, args, pixels, out);
 }
 
@@ -266,7 +245,6 @@ fn grouped_6x1_avx2(
             grouped_tile_avx2::<6>,
         ],
         spread: spread_avx2,
-        tail: tail_avx2,
         finish: epilogue_avx2,
     };
     grouped::run(&parts, args, pixels, out, scratch);

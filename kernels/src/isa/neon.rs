@@ -4,7 +4,7 @@ use core::arch::aarch64::*;
 use core::ops::Range;
 
 use crate::activation::Activation;
-use crate::conv::direct::{self, Row, Tiles};
+use crate::conv::direct::{self, Row, Scratch, Tiles, tiles};
 use crate::conv::grouped::{self, GroupedArgs, Parts, Row as GroupedRow};
 use crate::conv::winograd::input::Batch;
 use crate::conv::winograd::multiply::{Column, Product, registers};
@@ -12,7 +12,7 @@ use crate::conv::winograd::output::Output;
 use crate::conv::winograd::{self, winograd_kernels};
 use crate::conv::{ConvArgs, ConvKernel};
 use crate::elementwise::{self, BinaryArgs, ScaleArgs};
-use crate::epilogue::{self, Rest, Tail};
+use crate::epilogue::{self, Rest};
 use crate::isa::{Isa, Kernels, entry_points, kernel};
 use crate::pool::{self, PoolArgs, PoolKind};
 use crate::probe::{self, ProbeKernel};
@@ -173,35 +173,14 @@ entry_points! {
     maxmin_pool_neon(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::maxmin_pool;
     global_pool_neon(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
     squeeze_neon(width: usize, rows: &[Block], sum: &mut Block) = pool::squeeze;
-    tail_neon(
-        tail: &Tail<'_>,
-        plane_and_pixel: (usize, usize),
-        at_and_len: (usize, usize),
-        out: &mut [&mut [Block]],
-    ) = epilogue::tail;
-    grouped_tile_neon[M](row: &GroupedRow<'_>, first: usize, out: &mut [Block]) = grouped::tile::<_, M>;
-    direct_neon[M, N](row: &Row<'_>, window: &mut [Block], out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
+    grouped_tile_neon[M](row: &GroupedRow<'_>, first: usize, at: usize, out: &mut [&mut [Block]]) = grouped::tile::<_, M>;
+    direct_neon[M, N](row: &Row<'_>, scratch: &mut Scratch, out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
 }
 
+// 6 pixels x 1 block: 24 sums, 4 of weights and 1 of input are 29 of 32 registers.
 #[target_feature(enable = "neon")]
 fn direct_6x1_neon(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
-    let tiles = Tiles {
-        rows: [
-            &[
-                direct_neon::<1, 1>,
-                direct_neon::<2, 1>,
-                direct_neon::<3, 1>,
-                direct_neon::<4, 1>,
-                direct_neon::<5, 1>,
-                direct_neon::<6, 1>,
-            ],
-            &[],
-            &[],
-        ],
-        blocks: 1,
-        tail: tail_neon,
-        finish: epilogue_neon,
-    };
+    let tiles = Tiles { rows: &[tiles!(direct_neon, 1: 1 2 3 4 5 6)], finish: epilogue_neon };
     direct::run(&tiles, args, pixels, out);
 }
 
@@ -269,7 +248,6 @@ fn grouped_6x1_neon(
             grouped_tile_neon::<6>,
         ],
         spread: spread_neon,
-        tail: tail_neon,
         finish: epilogue_neon,
     };
     grouped::run(&parts, args, pixels, out, scratch);

@@ -133,10 +133,10 @@ macro_rules! scalar_table {
 
         use super::{Lane, Scalar};
         use crate::Block;
-        use crate::conv::grouped::{self, GroupedArgs, Parts, Row as GroupedRow};
-        use crate::conv::direct::{Row, Tiles, self};
+        use crate::conv::grouped::{GroupedArgs, Parts, Row as GroupedRow, self};
+        use crate::conv::direct::{Row, Scratch, Tiles, self, tiles};
         use crate::conv::{ConvArgs, ConvKernel};
-        use crate::epilogue::{Rest, Tail, self};
+        use crate::epilogue::{Rest, self};
         use crate::isa::{Isa, Kernels, entry_points, kernel};
         use crate::activation::Activation;
         use crate::elementwise::{BinaryArgs, ScaleArgs, self};
@@ -169,19 +169,13 @@ macro_rules! scalar_table {
             maxmin_pool_scalar(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::maxmin_pool;
             global_pool_scalar(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
             squeeze_scalar(width: usize, rows: &[Block], sum: &mut Block) = pool::squeeze;
-            tail_scalar(
-                tail: &Tail<'_>,
-                plane_and_pixel: (usize, usize),
-                at_and_len: (usize, usize),
-                out: &mut [&mut [Block]],
-            ) = epilogue::tail;
-            grouped_tile_scalar[M](row: &GroupedRow<'_>, first: usize, out: &mut [Block]) = grouped::tile::<_, M>;
-            direct_scalar[M, N](row: &Row<'_>, window: &mut [Block], out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
+            grouped_tile_scalar[M](row: &GroupedRow<'_>, first: usize, at: usize, out: &mut [&mut [Block]]) = grouped::tile::<_, M>;
+            direct_scalar[M, N](row: &Row<'_>, scratch: &mut Scratch, out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
         }
 
         $(#[$features])?
         fn direct_2x1_scalar(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
-            let tiles = Tiles { rows: [&[direct_scalar::<1, 1>, direct_scalar::<2, 1>], &[], &[]], blocks: 1, tail: tail_scalar, finish: epilogue_scalar };
+            let tiles = Tiles { rows: &[tiles!(direct_scalar, 1: 1 2)], finish: epilogue_scalar };
             direct::run(&tiles, args, pixels, out);
         }
 
@@ -222,7 +216,6 @@ macro_rules! scalar_table {
             let parts = Parts {
                 tiles: &[grouped_tile_scalar::<1>, grouped_tile_scalar::<2>],
                 spread: spread_scalar,
-                tail: tail_scalar,
                 finish: epilogue_scalar,
             };
             grouped::run(&parts, args, pixels, out, scratch);
