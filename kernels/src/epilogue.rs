@@ -97,6 +97,11 @@ impl Tail<'_> {
         }
     }
 
+    /// What is applied last, as a clamp.
+    pub(crate) fn clamp(&self) -> (f32, f32, f32) {
+        self.after.as_clamp().unwrap_or(NO_CLAMP)
+    }
+
     /// Bias of output block `block`, counted from the first one computed.
     #[inline(always)]
     pub(crate) fn bias(&self, block: usize) -> &Block {

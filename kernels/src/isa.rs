@@ -20,6 +20,7 @@ use core::str::FromStr;
 
 use crate::conv::ConvKernel;
 use crate::conv::winograd::Winograd;
+use crate::depthwise::DepthwiseFn;
 use crate::elementwise::{ActivateFn, ActivateInPlaceFn, BinaryFn, ScaleFn};
 use crate::pool::{GlobalPoolFn, PoolFn, SqueezeFn};
 use crate::probe::ProbeKernel;
@@ -97,6 +98,8 @@ pub struct Kernels {
     pub probe: ProbeKernel,
     /// Convolution from blocked input.
     pub direct: ConvKernel,
+    /// Convolution of each channel by itself.
+    pub depthwise: Kernel<DepthwiseFn>,
     /// A function of one map.
     pub activate: Kernel<ActivateFn>,
     /// A function of one map, in place.

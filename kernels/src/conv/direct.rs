@@ -142,7 +142,7 @@ fn batch_pixels(tiles: &Tiles<'_>, args: &ConvArgs<'_>, pixels: usize, blocks: u
 }
 
 /// Splits `pixels` into tiles of at most `widest`, as even as can be: two sizes one apart, each with its count.
-fn split(pixels: usize, widest: usize) -> [(usize, usize); 2] {
+pub(crate) fn split(pixels: usize, widest: usize) -> [(usize, usize); 2] {
     let tiles = pixels.div_ceil(widest);
     let m = pixels.div_ceil(tiles);
     let wide = pixels - tiles * (m - 1);
