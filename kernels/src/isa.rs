@@ -21,6 +21,7 @@ use core::str::FromStr;
 use crate::conv::ConvKernel;
 use crate::conv::grouped::GroupedFn;
 use crate::conv::winograd::Winograd;
+use crate::depthwise::DepthwiseFn;
 use crate::elementwise::{ActivateFn, ActivateInPlaceFn, BinaryFn, ScaleFn};
 use crate::pool::{GlobalPoolFn, PoolFn, SqueezeFn};
 use crate::probe::ProbeKernel;
@@ -100,6 +101,8 @@ pub struct Kernels {
     pub direct: ConvKernel,
     /// Convolution with groups that are no whole blocks.
     pub grouped: Kernel<GroupedFn>,
+    /// Convolution of each channel by itself.
+    pub depthwise: Kernel<DepthwiseFn>,
     /// A function of one map.
     pub activate: Kernel<ActivateFn>,
     /// A function of one map, in place.

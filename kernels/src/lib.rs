@@ -13,6 +13,7 @@
 
 pub mod activation;
 pub mod conv;
+pub mod depthwise;
 pub mod elementwise;
 pub mod epilogue;
 pub mod isa;

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use sinew_kernels::activation::Activation;
 use sinew_kernels::conv::{ConvArgs, ConvGeometry, grouped, im2col};
+use sinew_kernels::depthwise::DepthwiseArgs;
 use sinew_kernels::epilogue::Epilogue;
 use sinew_kernels::isa::Kernels;
 use sinew_kernels::{Block, LANES, elementwise, pool};
@@ -232,8 +233,10 @@ impl Run<'_, '_, '_> {
     fn conv(&mut self, step: &Step, conv: &ConvWork) {
         let (plan, kernels) = (self.plan, self.kernels);
         let out_plane = conv.output.layout.pixels();
-        if conv.algorithm == Algorithm::Grouped {
-            return self.grouped(step, conv);
+        match conv.algorithm {
+            Algorithm::Grouped => return self.grouped(step, conv),
+            Algorithm::Depthwise => return self.depthwise(step, conv),
+            _ => {}
         }
         let in_blocks = conv.lanes.len();
         let out_blocks = conv.output.layout.blocks() / conv.groups;
@@ -300,6 +303,28 @@ impl Run<'_, '_, '_> {
                     epilogue: epilogue(conv, bias, residual, block, plane),
                 };
                 (kernels.grouped.run)(&args, part.pixels, out, scratch);
+            });
+        }
+    }
+
+    /// One filter per channel.
+    fn depthwise(&mut self, step: &Step, conv: &ConvWork) {
+        let (plan, kernels) = (self.plan, self.kernels);
+        let (in_plane, plane) = (conv.geometry.in_pixels(), conv.output.layout.pixels());
+        let (weights, bias) = (&plan.weights[conv.weights.clone()], &plan.weights[conv.bias.clone()]);
+        for index in 0..conv.output.layout.batch {
+            let reads = [Some(&conv.input), conv.residual.as_ref()];
+            let ([input, residual], [output]) =
+                open(plan, self.arena, index, reads, [image(plan, &conv.output, index)]);
+            for_each_part(step.cut, output, plane, &mut [], &|part, out, _| {
+                let block = part.first_block;
+                let args = DepthwiseArgs {
+                    geometry: conv.geometry,
+                    input: &input[block * in_plane..],
+                    weights: &weights[block * conv.weights_per_block..],
+                    epilogue: epilogue(conv, bias, residual, block, plane),
+                };
+                (kernels.depthwise.run)(&args, part.pixels, out);
             });
         }
     }

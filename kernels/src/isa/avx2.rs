@@ -11,6 +11,7 @@ use crate::conv::winograd::multiply::{Column, Product, registers};
 use crate::conv::winograd::output::Output;
 use crate::conv::winograd::{self, winograd_kernels};
 use crate::conv::{ConvArgs, ConvKernel};
+use crate::depthwise::{self, DepthwiseArgs, Strip, strips};
 use crate::elementwise::{self, BinaryArgs, ScaleArgs};
 use crate::epilogue::{self, Rest};
 use crate::isa::{Isa, Kernels, entry_points, kernel};
@@ -181,6 +182,8 @@ entry_points! {
         |simd, args, pixels, out| elementwise::binary(simd, activate_in_place_avx2, args, pixels, out);
     scale_avx2(args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
         |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_avx2, args, pixels, out);
+    depthwise_any_avx2[P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip_of_any::<_, P>;
+    depthwise_strip_avx2[K, STRIDE, P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip::<_, K, STRIDE, P>;
     pool_avx2(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::pool;
     maxmin_pool_avx2(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::maxmin_pool;
     global_pool_avx2(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
@@ -251,6 +254,13 @@ fn grouped_6x1_avx2(
 }
 
 #[target_feature(enable = "avx2,fma")]
+fn depthwise_avx2(args: &DepthwiseArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
+    // 8 sums + 6 of weights + 2 of a pixel = 16 of 16 registers.
+    let strips = strips!(depthwise_strip_avx2, depthwise_any_avx2, epilogue_avx2; 1 2 3 4);
+    depthwise::run(&strips, args, pixels, out);
+}
+
+#[target_feature(enable = "avx2,fma")]
 pub(crate) fn kernels() -> Kernels {
     Kernels {
         isa: Isa::Avx2,
@@ -263,6 +273,7 @@ pub(crate) fn kernels() -> Kernels {
         },
         direct: ConvKernel { name: "direct_6x1_avx2", run: direct_6x1_avx2 },
         grouped: kernel!(grouped_6x1_avx2),
+        depthwise: kernel!(depthwise_avx2),
         activate: kernel!(activate_avx2),
         activate_in_place: kernel!(activate_in_place_avx2),
         binary: kernel!(binary_avx2),

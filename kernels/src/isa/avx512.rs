@@ -12,6 +12,7 @@ use crate::conv::winograd::multiply::{Column, Product, registers};
 use crate::conv::winograd::output::Output;
 use crate::conv::winograd::{self, winograd_kernels};
 use crate::conv::{ConvArgs, ConvKernel};
+use crate::depthwise::{self, DepthwiseArgs, Strip, strips};
 use crate::elementwise::{self, BinaryArgs, ScaleArgs};
 use crate::epilogue::{self, Rest};
 use crate::isa::{Isa, Kernels, entry_points, kernel};
@@ -99,6 +100,8 @@ entry_points! {
         |simd, args, pixels, out| elementwise::binary(simd, activate_in_place_avx512, args, pixels, out);
     scale_avx512(args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
         |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_avx512, args, pixels, out);
+    depthwise_any_avx512[P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip_of_any::<_, P>;
+    depthwise_strip_avx512[K, STRIDE, P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip::<_, K, STRIDE, P>;
     pool_avx512(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::pool;
     maxmin_pool_avx512(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::maxmin_pool;
     global_pool_avx512(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
@@ -186,6 +189,13 @@ fn grouped_14x1_avx512(
 }
 
 #[target_feature(enable = "avx512f")]
+fn depthwise_avx512(args: &DepthwiseArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
+    // 8 sums + 3 of weights + 1 of a pixel = 12 of 32 registers: 8 chains hide the latency.
+    let strips = strips!(depthwise_strip_avx512, depthwise_any_avx512, epilogue_avx512; 1 2 3 4 5 6 7 8);
+    depthwise::run(&strips, args, pixels, out);
+}
+
+#[target_feature(enable = "avx512f")]
 pub(crate) fn kernels() -> Kernels {
     Kernels {
         isa: Isa::Avx512,
@@ -198,6 +208,7 @@ pub(crate) fn kernels() -> Kernels {
         },
         direct: ConvKernel { name: "direct_14x2_avx512", run: direct_14x2_avx512 },
         grouped: kernel!(grouped_14x1_avx512),
+        depthwise: kernel!(depthwise_avx512),
         activate: kernel!(activate_avx512),
         activate_in_place: kernel!(activate_in_place_avx512),
         binary: kernel!(binary_avx512),

@@ -11,6 +11,7 @@ use crate::conv::winograd::multiply::{Column, Product, registers};
 use crate::conv::winograd::output::Output;
 use crate::conv::winograd::{self, winograd_kernels};
 use crate::conv::{ConvArgs, ConvKernel};
+use crate::depthwise::{self, DepthwiseArgs, Strip, strips};
 use crate::elementwise::{self, BinaryArgs, ScaleArgs};
 use crate::epilogue::{self, Rest};
 use crate::isa::{Isa, Kernels, entry_points, kernel};
@@ -169,6 +170,8 @@ entry_points! {
         |simd, args, pixels, out| elementwise::binary(simd, activate_in_place_neon, args, pixels, out);
     scale_neon(args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
         |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_neon, args, pixels, out);
+    depthwise_any_neon[P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip_of_any::<_, P>;
+    depthwise_strip_neon[K, STRIDE, P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip::<_, K, STRIDE, P>;
     pool_neon(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::pool;
     maxmin_pool_neon(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::maxmin_pool;
     global_pool_neon(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
@@ -254,6 +257,13 @@ fn grouped_6x1_neon(
 }
 
 #[target_feature(enable = "neon")]
+fn depthwise_neon(args: &DepthwiseArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
+    // 16 sums + 12 of weights + 4 of a pixel = 32 of 32 registers.
+    let strips = strips!(depthwise_strip_neon, depthwise_any_neon, epilogue_neon; 1 2 3 4);
+    depthwise::run(&strips, args, pixels, out);
+}
+
+#[target_feature(enable = "neon")]
 pub(crate) fn kernels() -> Kernels {
     Kernels {
         isa: Isa::Neon,
@@ -266,6 +276,7 @@ pub(crate) fn kernels() -> Kernels {
         },
         direct: ConvKernel { name: "direct_6x1_neon", run: direct_6x1_neon },
         grouped: kernel!(grouped_6x1_neon),
+        depthwise: kernel!(depthwise_neon),
         activate: kernel!(activate_neon),
         activate_in_place: kernel!(activate_in_place_neon),
         binary: kernel!(binary_neon),

@@ -136,7 +136,8 @@ macro_rules! scalar_table {
         use crate::conv::grouped::{GroupedArgs, Parts, Row as GroupedRow, self};
         use crate::conv::direct::{Row, Scratch, Tiles, self, tiles};
         use crate::conv::{ConvArgs, ConvKernel};
-        use crate::epilogue::{Rest, self};
+        use crate::epilogue::{self, Rest};
+        use crate::depthwise::{DepthwiseArgs, Strip, Strips, self};
         use crate::isa::{Isa, Kernels, entry_points, kernel};
         use crate::activation::Activation;
         use crate::elementwise::{BinaryArgs, ScaleArgs, self};
@@ -165,6 +166,7 @@ macro_rules! scalar_table {
                 |simd, args, pixels, out| elementwise::binary(simd, activate_in_place_scalar, args, pixels, out);
             scale_scalar(args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
                 |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_scalar, args, pixels, out);
+            depthwise_any_scalar[P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip_of_any::<_, P>;
             pool_scalar(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::pool;
             maxmin_pool_scalar(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::maxmin_pool;
             global_pool_scalar(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
@@ -222,6 +224,12 @@ macro_rules! scalar_table {
         }
 
         $(#[$features])?
+        fn depthwise_scalar(args: &DepthwiseArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
+            let any: &[_] = &[depthwise_any_scalar::<1>, depthwise_any_scalar::<2>];
+            depthwise::run(&Strips { windows: &[], any, finish: epilogue_scalar }, args, pixels, out);
+        }
+
+        $(#[$features])?
         pub(crate) fn kernels() -> Kernels {
             Kernels {
                 isa: Isa::Scalar,
@@ -234,6 +242,7 @@ macro_rules! scalar_table {
                 },
                 direct: ConvKernel { name: "direct_2x1_scalar", run: direct_2x1_scalar },
                 grouped: kernel!(grouped_2x1_scalar),
+                depthwise: kernel!(depthwise_scalar),
                 activate: kernel!(activate_scalar),
                 activate_in_place: kernel!(activate_in_place_scalar),
                 binary: kernel!(binary_scalar),
