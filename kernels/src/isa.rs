@@ -21,6 +21,7 @@ use core::str::FromStr;
 use crate::conv::ConvKernel;
 use crate::conv::winograd::Winograd;
 use crate::elementwise::{ActivateFn, ActivateInPlaceFn, BinaryFn, ScaleFn};
+use crate::layout::{PackFn, UnpackFn};
 use crate::pool::{GlobalPoolFn, PoolFn, SqueezeFn};
 use crate::probe::ProbeKernel;
 
@@ -105,6 +106,10 @@ pub struct Kernels {
     pub binary: Kernel<BinaryFn>,
     /// Scale and add: gates, batch normalization.
     pub scale: Kernel<ScaleFn>,
+    /// Plain to blocks.
+    pub pack: Kernel<PackFn>,
+    /// Blocks to plain.
+    pub unpack: Kernel<UnpackFn>,
     /// Winograd convolution, one entry per tile.
     pub winograd: [Winograd; 5],
     /// Largest or mean of windows.

@@ -16,6 +16,7 @@ pub mod conv;
 pub mod elementwise;
 pub mod epilogue;
 pub mod isa;
+pub mod layout;
 pub(crate) mod math;
 pub mod pool;
 pub mod probe;
