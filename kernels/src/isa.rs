@@ -23,6 +23,7 @@ use crate::conv::grouped::GroupedFn;
 use crate::conv::winograd::Winograd;
 use crate::depthwise::DepthwiseFn;
 use crate::elementwise::{ActivateFn, ActivateInPlaceFn, BinaryFn, ScaleFn};
+use crate::layout::{PackFn, UnpackFn};
 use crate::pool::{GlobalPoolFn, PoolFn, SqueezeFn};
 use crate::probe::ProbeKernel;
 
@@ -111,6 +112,10 @@ pub struct Kernels {
     pub binary: Kernel<BinaryFn>,
     /// Scale and add: gates, batch normalization.
     pub scale: Kernel<ScaleFn>,
+    /// Plain to blocks.
+    pub pack: Kernel<PackFn>,
+    /// Blocks to plain.
+    pub unpack: Kernel<UnpackFn>,
     /// Winograd convolution, one entry per tile.
     pub winograd: [Winograd; 5],
     /// Largest or mean of windows.

@@ -17,6 +17,7 @@ pub mod depthwise;
 pub mod elementwise;
 pub mod epilogue;
 pub mod isa;
+pub mod layout;
 pub(crate) mod math;
 pub mod pool;
 pub mod probe;

@@ -6,7 +6,7 @@
 
 #![allow(unsafe_code, reason = "the trait's contract is `unsafe`; see its safety section")]
 
-use crate::Block;
+use crate::{Block, LANES};
 
 /// The vector operations of one instruction set, on blocks of 16 lanes.
 ///
@@ -74,6 +74,8 @@ pub unsafe trait Simd: Copy {
     fn mantissa(self, a: Self::Vector) -> Self::Vector;
     /// The canonical NaN (bits 7fc00000) wherever `a` is NaN, `a` elsewhere.
     fn canonical_nan(self, a: Self::Vector) -> Self::Vector;
+    /// `to[j][i] = from[i][j]`.
+    fn transpose(self, from: &[Block; LANES], to: &mut [Block; LANES]);
     /// Asks for the block's cache line to be brought into L2.
     fn prefetch(self, at: &Block);
 }

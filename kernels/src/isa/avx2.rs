@@ -15,6 +15,7 @@ use crate::depthwise::{self, DepthwiseArgs, Strip, strips};
 use crate::elementwise::{self, BinaryArgs, ScaleArgs};
 use crate::epilogue::{self, Rest};
 use crate::isa::{Isa, Kernels, entry_points, kernel};
+use crate::layout::{self, PackArgs, UnpackArgs};
 use crate::pool::{self, PoolArgs, PoolKind};
 use crate::probe::{self, ProbeKernel};
 use crate::simd::{Simd, simd_ops};
@@ -101,6 +102,30 @@ fn canonical_nan(a: __m256) -> __m256 {
     _mm256_blendv_ps(a, nan, _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a))
 }
 
+/// 8 x 8: pairs of rows, then of pairs, then the halves.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn transpose(r: [__m256; 8]) -> [__m256; 8] {
+    let (a0, a1) = (_mm256_unpacklo_ps(r[0], r[1]), _mm256_unpackhi_ps(r[0], r[1]));
+    let (b0, b1) = (_mm256_unpacklo_ps(r[2], r[3]), _mm256_unpackhi_ps(r[2], r[3]));
+    let (c0, c1) = (_mm256_unpacklo_ps(r[4], r[5]), _mm256_unpackhi_ps(r[4], r[5]));
+    let (d0, d1) = (_mm256_unpacklo_ps(r[6], r[7]), _mm256_unpackhi_ps(r[6], r[7]));
+    let (e0, e1) = (_mm256_shuffle_ps::<0x44>(a0, b0), _mm256_shuffle_ps::<0xee>(a0, b0));
+    let (e2, e3) = (_mm256_shuffle_ps::<0x44>(a1, b1), _mm256_shuffle_ps::<0xee>(a1, b1));
+    let (f0, f1) = (_mm256_shuffle_ps::<0x44>(c0, d0), _mm256_shuffle_ps::<0xee>(c0, d0));
+    let (f2, f3) = (_mm256_shuffle_ps::<0x44>(c1, d1), _mm256_shuffle_ps::<0xee>(c1, d1));
+    [
+        _mm256_permute2f128_ps::<0x20>(e0, f0),
+        _mm256_permute2f128_ps::<0x20>(e1, f1),
+        _mm256_permute2f128_ps::<0x20>(e2, f2),
+        _mm256_permute2f128_ps::<0x20>(e3, f3),
+        _mm256_permute2f128_ps::<0x31>(e0, f0),
+        _mm256_permute2f128_ps::<0x31>(e1, f1),
+        _mm256_permute2f128_ps::<0x31>(e2, f2),
+        _mm256_permute2f128_ps::<0x31>(e3, f3),
+    ]
+}
+
 // SAFETY: `new` is callable only where avx2 and fma are enabled.
 unsafe impl Simd for Avx2 {
     type Vector = Pair;
@@ -162,6 +187,19 @@ unsafe impl Simd for Avx2 {
         exponent(a: Pair) -> Pair = [exponent(a[0]), exponent(a[1])];
         mantissa(a: Pair) -> Pair = [mantissa(a[0]), mantissa(a[1])];
         canonical_nan(a: Pair) -> Pair = [canonical_nan(a[0]), canonical_nan(a[1])];
+        transpose(from: &[Block; 16], to: &mut [Block; 16]) = {
+            for i in [0, 8] {
+                for j in [0, 8] {
+                    let mut tile = [_mm256_setzero_ps(); 8];
+                    for (tile, from) in tile.iter_mut().zip(&from[i..i + 8]) {
+                        *tile = _mm256_loadu_ps(from.as_ptr().add(j));
+                    }
+                    for (tile, to) in transpose(tile).into_iter().zip(&mut to[j..j + 8]) {
+                        _mm256_storeu_ps(to.as_mut_ptr().add(i), tile);
+                    }
+                }
+            }
+        };
         prefetch(at: &Block) = _mm_prefetch::<_MM_HINT_T1>(at.as_ptr().cast());
     }
 }
@@ -184,6 +222,8 @@ entry_points! {
         |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_avx2, args, pixels, out);
     depthwise_any_avx2[P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip_of_any::<_, P>;
     depthwise_strip_avx2[K, STRIDE, P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip::<_, K, STRIDE, P>;
+    pack_avx2(args: &PackArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = layout::pack;
+    unpack_avx2(args: &UnpackArgs<'_>, pixels: Range<usize>, out: &mut [f32]) = layout::unpack;
     pool_avx2(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::pool;
     maxmin_pool_avx2(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::maxmin_pool;
     global_pool_avx2(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
@@ -278,6 +318,8 @@ pub(crate) fn kernels() -> Kernels {
         activate_in_place: kernel!(activate_in_place_avx2),
         binary: kernel!(binary_avx2),
         scale: kernel!(scale_avx2),
+        pack: kernel!(pack_avx2),
+        unpack: kernel!(unpack_avx2),
         winograd: winograd_kernels!(avx2:
             winograd_input_avx2, winograd_weights_avx2, winograd_multiply_avx2, winograd_output_avx2,
             epilogue_avx2),

@@ -16,6 +16,7 @@ use crate::depthwise::{self, DepthwiseArgs, Strip, strips};
 use crate::elementwise::{self, BinaryArgs, ScaleArgs};
 use crate::epilogue::{self, Rest};
 use crate::isa::{Isa, Kernels, entry_points, kernel};
+use crate::layout::{self, PackArgs, UnpackArgs};
 use crate::pool::{self, PoolArgs, PoolKind};
 use crate::probe::{self, ProbeKernel};
 use crate::simd::{Simd, simd_ops};
@@ -33,6 +34,36 @@ impl Avx512 {
 }
 
 const SIGN: i32 = i32::MIN;
+
+/// 16 x 16: pairs of rows, then of pairs, then quarters.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn transpose(r: [__m512; 16]) -> [__m512; 16] {
+    let mut out = [_mm512_setzero_ps(); 16];
+    // quarters[i][k]: in quarter q, column 4 q + k of rows 4 i to 4 i + 3.
+    let mut quarters = [[_mm512_setzero_ps(); 4]; 4];
+    for i in 0..4 {
+        let (a, b, c, d) = (r[4 * i], r[4 * i + 1], r[4 * i + 2], r[4 * i + 3]);
+        let low = (_mm512_castps_pd(_mm512_unpacklo_ps(a, b)), _mm512_castps_pd(_mm512_unpacklo_ps(c, d)));
+        let high = (_mm512_castps_pd(_mm512_unpackhi_ps(a, b)), _mm512_castps_pd(_mm512_unpackhi_ps(c, d)));
+        quarters[i] = [
+            _mm512_castpd_ps(_mm512_unpacklo_pd(low.0, low.1)),
+            _mm512_castpd_ps(_mm512_unpackhi_pd(low.0, low.1)),
+            _mm512_castpd_ps(_mm512_unpacklo_pd(high.0, high.1)),
+            _mm512_castpd_ps(_mm512_unpackhi_pd(high.0, high.1)),
+        ];
+    }
+    for k in 0..4 {
+        let (a, b, c, d) = (quarters[0][k], quarters[1][k], quarters[2][k], quarters[3][k]);
+        let (even, odd) = (_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b));
+        let (even2, odd2) = (_mm512_shuffle_f32x4::<0x88>(c, d), _mm512_shuffle_f32x4::<0xdd>(c, d));
+        out[k] = _mm512_shuffle_f32x4::<0x88>(even, even2);
+        out[4 + k] = _mm512_shuffle_f32x4::<0x88>(odd, odd2);
+        out[8 + k] = _mm512_shuffle_f32x4::<0xdd>(even, even2);
+        out[12 + k] = _mm512_shuffle_f32x4::<0xdd>(odd, odd2);
+    }
+    out
+}
 
 // SAFETY: `new` is callable only where avx512f is enabled.
 unsafe impl Simd for Avx512 {
@@ -80,6 +111,15 @@ unsafe impl Simd for Avx512 {
             _mm512_and_epi32(_mm512_castps_si512(a), _mm512_set1_epi32(0x007f_ffff)), _mm512_set1_epi32(0x3f80_0000)));
         canonical_nan(a: __m512) -> __m512 = _mm512_mask_mov_ps(
             a, _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a), _mm512_castsi512_ps(_mm512_set1_epi32(0x7fc0_0000)));
+        transpose(from: &[Block; 16], to: &mut [Block; 16]) = {
+            let mut rows = [_mm512_setzero_ps(); 16];
+            for (row, from) in rows.iter_mut().zip(from) {
+                *row = _mm512_loadu_ps(from.as_ptr());
+            }
+            for (column, to) in transpose(rows).into_iter().zip(to) {
+                _mm512_storeu_ps(to.as_mut_ptr(), column);
+            }
+        };
         prefetch(at: &Block) = _mm_prefetch::<_MM_HINT_T1>(at.as_ptr().cast());
     }
 }
@@ -102,6 +142,8 @@ entry_points! {
         |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_avx512, args, pixels, out);
     depthwise_any_avx512[P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip_of_any::<_, P>;
     depthwise_strip_avx512[K, STRIDE, P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip::<_, K, STRIDE, P>;
+    pack_avx512(args: &PackArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = layout::pack;
+    unpack_avx512(args: &UnpackArgs<'_>, pixels: Range<usize>, out: &mut [f32]) = layout::unpack;
     pool_avx512(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::pool;
     maxmin_pool_avx512(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::maxmin_pool;
     global_pool_avx512(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
@@ -213,6 +255,8 @@ pub(crate) fn kernels() -> Kernels {
         activate_in_place: kernel!(activate_in_place_avx512),
         binary: kernel!(binary_avx512),
         scale: kernel!(scale_avx512),
+        pack: kernel!(pack_avx512),
+        unpack: kernel!(unpack_avx512),
         winograd: winograd_kernels!(avx512:
             winograd_input_avx512, winograd_weights_avx512, winograd_multiply_avx512, winograd_output_avx512,
             epilogue_avx512),

@@ -15,6 +15,7 @@ use crate::depthwise::{self, DepthwiseArgs, Strip, strips};
 use crate::elementwise::{self, BinaryArgs, ScaleArgs};
 use crate::epilogue::{self, Rest};
 use crate::isa::{Isa, Kernels, entry_points, kernel};
+use crate::layout::{self, PackArgs, UnpackArgs};
 use crate::pool::{self, PoolArgs, PoolKind};
 use crate::probe::{self, ProbeKernel};
 use crate::simd::{Simd, simd_ops};
@@ -91,6 +92,22 @@ fn canonical_nan(a: float32x4_t) -> float32x4_t {
     vbslq_f32(vceqq_f32(a, a), a, vreinterpretq_f32_u32(vdupq_n_u32(0x7fc0_0000)))
 }
 
+/// 4 x 4: pairs of rows, then the halves.
+#[inline]
+#[target_feature(enable = "neon")]
+fn transpose(r: [float32x4_t; 4]) -> [float32x4_t; 4] {
+    let (a, b) = (vtrn1q_f32(r[0], r[1]), vtrn2q_f32(r[0], r[1]));
+    let (c, d) = (vtrn1q_f32(r[2], r[3]), vtrn2q_f32(r[2], r[3]));
+    let (a, b) = (vreinterpretq_f64_f32(a), vreinterpretq_f64_f32(b));
+    let (c, d) = (vreinterpretq_f64_f32(c), vreinterpretq_f64_f32(d));
+    [
+        vreinterpretq_f32_f64(vtrn1q_f64(a, c)),
+        vreinterpretq_f32_f64(vtrn1q_f64(b, d)),
+        vreinterpretq_f32_f64(vtrn2q_f64(a, c)),
+        vreinterpretq_f32_f64(vtrn2q_f64(b, d)),
+    ]
+}
+
 // SAFETY: `new` is callable only where neon is enabled.
 unsafe impl Simd for Neon {
     type Vector = Quad;
@@ -149,6 +166,19 @@ unsafe impl Simd for Neon {
         mantissa(a: Quad) -> Quad = [mantissa(a[0]), mantissa(a[1]), mantissa(a[2]), mantissa(a[3])];
         canonical_nan(a: Quad) -> Quad =
             [canonical_nan(a[0]), canonical_nan(a[1]), canonical_nan(a[2]), canonical_nan(a[3])];
+        transpose(from: &[Block; 16], to: &mut [Block; 16]) = {
+            for i in [0, 4, 8, 12] {
+                for j in [0, 4, 8, 12] {
+                    let mut tile = [vdupq_n_f32(0.0); 4];
+                    for (tile, from) in tile.iter_mut().zip(&from[i..i + 4]) {
+                        *tile = vld1q_f32(from.as_ptr().add(j));
+                    }
+                    for (tile, to) in transpose(tile).into_iter().zip(&mut to[j..j + 4]) {
+                        vst1q_f32(to.as_mut_ptr().add(i), tile);
+                    }
+                }
+            }
+        };
         prefetch(at: &Block) = core::arch::asm!(
             "prfm pldl2keep, [{at}]", at = in(reg) at.as_ptr(), options(nostack, preserves_flags, readonly));
     }
@@ -172,6 +202,8 @@ entry_points! {
         |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_neon, args, pixels, out);
     depthwise_any_neon[P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip_of_any::<_, P>;
     depthwise_strip_neon[K, STRIDE, P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip::<_, K, STRIDE, P>;
+    pack_neon(args: &PackArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = layout::pack;
+    unpack_neon(args: &UnpackArgs<'_>, pixels: Range<usize>, out: &mut [f32]) = layout::unpack;
     pool_neon(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::pool;
     maxmin_pool_neon(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::maxmin_pool;
     global_pool_neon(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
@@ -281,6 +313,8 @@ pub(crate) fn kernels() -> Kernels {
         activate_in_place: kernel!(activate_in_place_neon),
         binary: kernel!(binary_neon),
         scale: kernel!(scale_neon),
+        pack: kernel!(pack_neon),
+        unpack: kernel!(unpack_neon),
         winograd: winograd_kernels!(neon:
             winograd_input_neon, winograd_weights_neon, winograd_multiply_neon, winograd_output_neon,
             epilogue_neon),

@@ -61,6 +61,15 @@ fn scale_exp2(a: f32, n: i32) -> f32 {
     a * exp2_int(low) * exp2_int(n - low)
 }
 
+#[inline(always)]
+fn transpose(from: &[Block; 16], to: &mut [Block; 16]) {
+    for (i, from) in from.iter().enumerate() {
+        for (to, &x) in to.iter_mut().zip(from) {
+            to[i] = x;
+        }
+    }
+}
+
 // SAFETY: needs no instructions beyond the target's own.
 unsafe impl Simd for Lane {
     type Vector = f32;
@@ -91,6 +100,7 @@ unsafe impl Simd for Lane {
         exponent(a: f32) -> f32 = ((a.to_bits() >> 23) as i32 - 127) as f32;
         mantissa(a: f32) -> f32 = f32::from_bits(a.to_bits() & 0x007f_ffff | 0x3f80_0000);
         canonical_nan(a: f32) -> f32 = if a.is_nan() { f32::from_bits(0x7fc0_0000) } else { a };
+        transpose(from: &[Block; 16], to: &mut [Block; 16]) = transpose(from, to);
         prefetch(_at: &Block) = ();
     }
 }
@@ -122,6 +132,7 @@ unsafe impl Simd for Scalar {
         exponent(a: Block) -> Block = lanes(#[inline(always)] |i| Lane.exponent(a[i]));
         mantissa(a: Block) -> Block = lanes(#[inline(always)] |i| Lane.mantissa(a[i]));
         canonical_nan(a: Block) -> Block = lanes(#[inline(always)] |i| Lane.canonical_nan(a[i]));
+        transpose(from: &[Block; 16], to: &mut [Block; 16]) = transpose(from, to);
         prefetch(_at: &Block) = ();
     }
 }
@@ -141,6 +152,7 @@ macro_rules! scalar_table {
         use crate::isa::{Isa, Kernels, entry_points, kernel};
         use crate::activation::Activation;
         use crate::elementwise::{BinaryArgs, ScaleArgs, self};
+        use crate::layout::{self, PackArgs, UnpackArgs};
         use crate::conv::winograd::input::Batch;
         use crate::conv::winograd::multiply::{Column, Product, registers};
         use crate::conv::winograd::output::Output;
@@ -167,6 +179,8 @@ macro_rules! scalar_table {
             scale_scalar(args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
                 |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_scalar, args, pixels, out);
             depthwise_any_scalar[P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip_of_any::<_, P>;
+            pack_scalar(args: &PackArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = layout::pack;
+            unpack_scalar(args: &UnpackArgs<'_>, pixels: Range<usize>, out: &mut [f32]) = layout::unpack;
             pool_scalar(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::pool;
             maxmin_pool_scalar(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::maxmin_pool;
             global_pool_scalar(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
@@ -247,6 +261,8 @@ macro_rules! scalar_table {
                 activate_in_place: kernel!(activate_in_place_scalar),
                 binary: kernel!(binary_scalar),
                 scale: kernel!(scale_scalar),
+                pack: kernel!(pack_scalar),
+                unpack: kernel!(unpack_scalar),
                 winograd: winograd_kernels!(scalar:
                     winograd_input_scalar, winograd_weights_scalar, winograd_multiply_scalar, winograd_output_scalar,
                     epilogue_scalar),
