@@ -165,7 +165,8 @@ pub(crate) fn run(
             let first = (0..g.kernel[0]).find(|&tap| inside(tap)).unwrap_or(0);
             let last = (first..g.kernel[0]).find(|&tap| !inside(tap)).unwrap_or(g.kernel[0]);
             if first < last {
-                let begin = (top + (first * g.dilation[0]) as isize) as usize;
+                // Rows between the taps of a dilated window are those of later windows.
+                let begin = top.max(0) as usize;
                 let end = (top + ((last - 1) * g.dilation[0]) as isize) as usize + 1;
                 for row in next.max(begin)..end {
                     let copies = &mut rows[row % ring * cin * width..][..cin * width];
