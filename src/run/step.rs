@@ -398,7 +398,8 @@ impl Run<'_, '_, '_> {
         };
         let in_plane = geometry.in_pixels();
         for index in 0..output.layout.batch {
-            let ([x], [out]) = open(self.plan, self.arena, index, [Some(input)], [image(self.plan, output, index)]);
+            let ([x], [out]) =
+                open(self.plan, self.arena, index, [Some(input)], [image(self.plan, output, index)]);
             for_each_part(step.cut, out, geometry.out_pixels(), &mut [], &|part, out, _| {
                 let input = &x[part.first_block * in_plane..][..out.len() * in_plane];
                 (kernels.pool.run)(&pool::PoolArgs { geometry, kind, input }, part.pixels, out);
@@ -412,7 +413,8 @@ impl Run<'_, '_, '_> {
             PoolKind::Average => pool::PoolKind::Average,
         };
         for index in 0..output.layout.batch {
-            let ([x], [out]) = open(self.plan, self.arena, index, [Some(input)], [image(self.plan, output, index)]);
+            let ([x], [out]) =
+                open(self.plan, self.arena, index, [Some(input)], [image(self.plan, output, index)]);
             (self.kernels.global_pool.run)(kind, input.layout.width, x, out);
         }
     }
