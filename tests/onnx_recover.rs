@@ -1,5 +1,10 @@
 //! Forms that exporters take apart: put together where they are exactly the form, left and reported where they are not.
 
+#[path = "support/reference.rs"]
+#[allow(dead_code, reason = "the error bounds serve other tests")]
+mod reference;
+
+use reference::{Exact, evaluate};
 use sinew::graph::{Graph, MaxMinOrder, Op, Pads};
 use sinew::onnx::{Attribute, Builder, ImportOptions, Recovery, import, recover};
 use sinew::{DType, Error, Result, Tensor};
@@ -41,8 +46,14 @@ impl Sketch {
         let mut graph = import(&self.builder.encode(), &ImportOptions::default())?.graph;
         let names: Vec<String> = graph.outputs.iter().map(|&id| graph.value(id).name.clone()).collect();
         let shapes: Vec<Vec<usize>> = graph.outputs.iter().map(|&id| graph.shape(id).to_vec()).collect();
+        let before = values(&graph);
         let recovery = recover(&mut graph, &[])?;
         graph.check()?;
+        for (before, after) in before.iter().zip(&values(&graph)) {
+            let near =
+                before.values.iter().zip(&after.values).all(|(a, b)| (a - b).abs() <= 1e-6 * (1.0 + a.abs()));
+            assert!(near, "{recovery:?} changed {before:?} to {after:?}");
+        }
         for (&id, (name, shape)) in graph.outputs.iter().zip(names.iter().zip(&shapes)) {
             assert_eq!(
                 (&graph.value(id).name, graph.shape(id)),
@@ -52,6 +63,13 @@ impl Sketch {
         }
         Ok((graph, recovery))
     }
+}
+
+/// The outputs for numbers from -4 to 4, which reach every branch of the functions.
+fn values(graph: &Graph) -> Vec<Exact> {
+    let shape = graph.shape(graph.inputs[0]).to_vec();
+    let x = (0..shape.iter().product()).map(|i: usize| f64::from((i * 37 % 64) as u8) / 8.0 - 4.0).collect();
+    evaluate(graph, &[Exact::new(shape, x)])
 }
 
 const IMAGE: [usize; 4] = [1, 3, 4, 5];
