@@ -16,6 +16,7 @@ mod outputs;
 mod peak;
 mod picture;
 mod plan;
+mod progress;
 mod random;
 mod run;
 mod table;
