@@ -65,12 +65,12 @@ impl Inputs {
             let one = len / self.batches;
             index * one..(index + 1) * one
         };
-        let input = |data| match data {
+        let inputs = self.elements.iter().map(|data| match data {
             Data::F32(data) => Input::F32(&data[part(data.len())]),
             Data::U8(data) => Input::U8(&data[part(data.len())]),
             Data::I64(data) => Input::I64(&data[part(data.len())]),
-        };
-        self.elements.iter().map(input).collect()
+        });
+        inputs.collect()
     }
 
     /// What a user should know.
