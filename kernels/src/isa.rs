@@ -19,8 +19,11 @@ use core::fmt;
 use core::str::FromStr;
 
 use crate::conv::ConvKernel;
+use crate::conv::grouped::GroupedFn;
 use crate::conv::winograd::Winograd;
+use crate::depthwise::DepthwiseFn;
 use crate::elementwise::{ActivateFn, ActivateInPlaceFn, BinaryFn, ScaleFn};
+use crate::layout::{PackFn, UnpackFn};
 use crate::pool::{GlobalPoolFn, PoolFn, SqueezeFn};
 use crate::probe::ProbeKernel;
 
@@ -97,6 +100,10 @@ pub struct Kernels {
     pub probe: ProbeKernel,
     /// Convolution from blocked input.
     pub direct: ConvKernel,
+    /// Convolution with groups that are no whole blocks.
+    pub grouped: Kernel<GroupedFn>,
+    /// Convolution of each channel by itself.
+    pub depthwise: Kernel<DepthwiseFn>,
     /// A function of one map.
     pub activate: Kernel<ActivateFn>,
     /// A function of one map, in place.
@@ -105,6 +112,10 @@ pub struct Kernels {
     pub binary: Kernel<BinaryFn>,
     /// Scale and add: gates, batch normalization.
     pub scale: Kernel<ScaleFn>,
+    /// Plain to blocks.
+    pub pack: Kernel<PackFn>,
+    /// Blocks to plain.
+    pub unpack: Kernel<UnpackFn>,
     /// Winograd convolution, one entry per tile.
     pub winograd: [Winograd; 5],
     /// Largest or mean of windows.

@@ -13,9 +13,11 @@
 
 pub mod activation;
 pub mod conv;
+pub mod depthwise;
 pub mod elementwise;
 pub mod epilogue;
 pub mod isa;
+pub mod layout;
 pub(crate) mod math;
 pub mod pool;
 pub mod probe;

@@ -86,7 +86,8 @@ fn check(args: &PoolArgs<'_>, pixels: &Range<usize>, planes: usize, out: &[&mut 
     if pixels.is_empty() {
         return 0..0;
     }
-    assert!(pixels.start % g.out_width == 0 && pixels.end % g.out_width == 0, "pixels are no whole rows");
+    let whole_rows = |at: usize| at.is_multiple_of(g.out_width);
+    assert!(whole_rows(pixels.start) && whole_rows(pixels.end), "pixels are no whole rows");
     let no_empty_window = |out: usize, extent, axis| (0..out).all(|at| taps(at, extent, axis).1 > 0);
     assert!(no_empty_window(g.out_height, g.in_height, rows_axis(g)), "a window has no row of the image");
     assert!(no_empty_window(g.out_width, g.in_width, columns_axis(g)), "a window has no column of the image");
@@ -98,6 +99,7 @@ trait Reduce<S: Simd, const N: usize>: Copy {
     type Value: Copy;
     fn of(self, simd: S, x: S::Vector) -> Self::Value;
     fn join(self, simd: S, a: Self::Value, b: Self::Value) -> Self::Value;
+    fn join3(self, simd: S, a: Self::Value, b: Self::Value, c: Self::Value) -> Self::Value;
     fn store(self, simd: S, value: Self::Value, at: usize, out: &mut [&mut [Block]; N]);
 }
 
@@ -115,6 +117,11 @@ impl<S: Simd> Reduce<S, 1> for Largest {
     #[inline(always)]
     fn join(self, simd: S, a: S::Vector, b: S::Vector) -> S::Vector {
         simd.max(a, b)
+    }
+
+    #[inline(always)]
+    fn join3(self, simd: S, a: S::Vector, b: S::Vector, c: S::Vector) -> S::Vector {
+        simd.max3(a, b, c)
     }
 
     #[inline(always)]
@@ -138,6 +145,11 @@ impl<S: Simd> Reduce<S, 2> for Extremes {
     #[inline(always)]
     fn join(self, simd: S, a: [S::Vector; 2], b: [S::Vector; 2]) -> [S::Vector; 2] {
         [simd.max(a[0], b[0]), simd.min(a[1], b[1])]
+    }
+
+    #[inline(always)]
+    fn join3(self, simd: S, a: Self::Value, b: Self::Value, c: Self::Value) -> Self::Value {
+        [simd.max3(a[0], b[0], c[0]), simd.min3(a[1], b[1], c[1])]
     }
 
     #[inline(always)]
@@ -169,22 +181,40 @@ fn reduce_window<S: Simd, R: Reduce<S, N>, const N: usize>(
 }
 
 #[inline(always)]
-fn reduce_column<S: Simd, R: Reduce<S, N>, const N: usize, const KH: usize>(
+fn reduce_all<S: Simd, R: Reduce<S, N>, const N: usize, const K: usize>(
     simd: S,
     reduce: R,
-    taps: [&Block; KH],
+    values: [R::Value; K],
 ) -> R::Value {
-    let mut value = reduce.of(simd, simd.load(taps[0]));
-    for tap in &taps[1..] {
-        value = reduce.join(simd, value, reduce.of(simd, simd.load(tap)));
+    let mut value = values[0];
+    let mut k = 1;
+    while k + 1 < K {
+        value = reduce.join3(simd, value, values[k], values[k + 1]);
+        k += 2;
     }
-    value
+    if k < K { reduce.join(simd, value, values[k]) } else { value }
 }
 
-/// As many outputs of one row as `range` holds, whose windows of KH x (STRIDE + CARRY) taps lie in the columns: `rows` begin at the
-/// first one's first column.
+/// Element `j` of chunk `i` of each row, reduced.
+#[inline(always)]
+fn reduce_column<S: Simd, R: Reduce<S, N>, const N: usize, const KH: usize, const STRIDE: usize>(
+    simd: S,
+    reduce: R,
+    rows: &[&[[Block; STRIDE]]; KH],
+    (i, j): (usize, usize),
+) -> R::Value {
+    let mut taps = [reduce.of(simd, simd.load(&rows[0][i][j])); KH];
+    for k in 1..KH {
+        taps[k] = reduce.of(simd, simd.load(&rows[k][i][j]));
+    }
+    reduce_all(simd, reduce, taps)
+}
+
+/// As many outputs of one row as `range` holds, whose windows of KH x (STRIDE + CARRY) taps lie in the columns:
+/// `rows` begin at the first one's first column.
 ///
 /// The taps of a column are reduced first; the last CARRY columns of a window are the first ones of the next.
+/// Plain loops throughout: the compiler leaves array maps in a function of this size as calls.
 #[inline(always)]
 fn reduce_row<
     S: Simd,
@@ -201,40 +231,32 @@ fn reduce_row<
     out: &mut [&mut [Block]; N],
 ) {
     let n = range.len();
-    let mut carry: [R::Value; CARRY] = from_fn(
-        #[inline(always)]
-        |i| {
-            reduce_column(
-                simd,
-                reduce,
-                rows.map(
-                    #[inline(always)]
-                    |row| &row[i],
-                ),
-            )
-        },
-    );
-    let rows = rows.map(
-        #[inline(always)]
-        |row| &row[CARRY..][..n * STRIDE].as_chunks::<STRIDE>().0[..n],
-    );
+    let none = reduce.of(simd, simd.splat(0.0));
+    let mut carry = [none; CARRY];
+    let mut chunks: [&[[Block; STRIDE]]; KH] = [&[]; KH];
+    let mut first: [&[[Block; 1]]; KH] = [&[]; KH];
+    for k in 0..KH {
+        let (start, rest) = rows[k].split_at(CARRY);
+        first[k] = start.as_chunks().0;
+        chunks[k] = &rest[..n * STRIDE].as_chunks().0[..n];
+    }
+    for (j, carry) in carry.iter_mut().enumerate() {
+        *carry = reduce_column(simd, reduce, &first, (j, 0));
+    }
     for i in 0..n {
-        let new: [R::Value; STRIDE] = from_fn(
-            #[inline(always)]
-            |j| {
-                reduce_column(
-                    simd,
-                    reduce,
-                    rows.map(
-                        #[inline(always)]
-                        |row| &row[i][j],
-                    ),
-                )
-            },
-        );
-        let mut value = new[0];
-        for &other in new[1..].iter().chain(&carry) {
-            value = reduce.join(simd, value, other);
+        let mut new = [none; STRIDE];
+        for (j, new) in new.iter_mut().enumerate() {
+            *new = reduce_column(simd, reduce, &chunks, (i, j));
+        }
+        let mut value = reduce_all(simd, reduce, new);
+        if CARRY == 2 && STRIDE == 1 {
+            value = reduce.join3(simd, carry[0], carry[1], value);
+        } else if CARRY == 1 && STRIDE == 2 {
+            value = reduce.join3(simd, new[0], new[1], carry[0]);
+        } else {
+            for &carry in &carry {
+                value = reduce.join(simd, value, carry);
+            }
         }
         for j in 0..CARRY {
             carry[j] = if j + STRIDE < CARRY { carry[j + STRIDE] } else { new[j + STRIDE - CARRY] };
@@ -281,10 +303,11 @@ fn reduce_plane<
         }
         // Rows above and below the image are replaced by its nearest, which the window holds as well.
         let column = inner.start * STRIDE - g.pad_left;
-        let rows: [&[Block]; KH] = from_fn(|k| {
+        let mut rows: [&[Block]; KH] = [&[]; KH];
+        for (k, slot) in rows.iter_mut().enumerate() {
             let row = (y * STRIDE + k).saturating_sub(g.pad_top).min(g.in_height - 1);
-            &plane[row * g.in_width..][column..g.in_width]
-        });
+            *slot = &plane[row * g.in_width..][column..g.in_width];
+        }
         let range = at + inner.start..at + inner.end;
         reduce_row::<S, R, N, KH, STRIDE, CARRY>(simd, reduce, rows, range, out);
     }

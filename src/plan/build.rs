@@ -191,7 +191,7 @@ impl<'g> Builder<'g> {
         let strides = image_strides(&strides);
         let to = self.make_blocked(id);
         let name = self.graph.value(id).name.clone();
-        let work = Work::Pack { from, strides, to: to.clone() };
+        let work = Work::pack(from, strides, to.clone());
         self.push(name, work, "to blocks of 16 channels")?;
         Ok(to)
     }
@@ -247,7 +247,7 @@ impl<'g> Builder<'g> {
         let strides = image_strides(&row_major(self.graph.shape(id)));
         self.push(
             self.graph.value(id).name.clone(),
-            Work::Unpack { from, to, strides },
+            Work::unpack(from, to, strides),
             "to row-major order",
         )?;
         self.plain[id.0] = Some(to);
@@ -347,7 +347,7 @@ impl<'g> Builder<'g> {
         let work = match (&self.blocked[id.0], self.plain[id.0]) {
             (Some(from), _) => {
                 let strides = image_strides(&row_major(self.graph.shape(id)));
-                Work::Unpack { from: from.clone(), to, strides }
+                Work::unpack(from.clone(), to, strides)
             }
             _ => {
                 let from = self.plain_of(id)?;
@@ -540,7 +540,7 @@ impl<'g> Builder<'g> {
         let place = Place::Arena(self.buffer(layout.batch * stride));
         let to = View { place, skip: 0, batch_stride: stride, layout };
         let count = from.layout.channels();
-        let work = Work::CopyChannels { from, to: to.clone(), from_channel: 0, to_channel: 0, count };
+        let work = Work::copy_channels(from, to.clone(), 0, count);
         self.push(name.to_owned(), work, "channels of other parts")?;
         Ok(to)
     }
@@ -558,7 +558,7 @@ impl<'g> Builder<'g> {
                 let to = View { skip, layout: view.layout.clone(), ..whole.clone() };
                 let count = view.layout.channels();
                 let copy =
-                    Work::CopyChannels { from: view.clone(), to, from_channel: 0, to_channel: 0, count };
+                    Work::copy_channels(view.clone(), to, 0, count);
                 self.push(node.name.clone(), copy, "its producer writes elsewhere")?;
             }
             block += view.layout.blocks();

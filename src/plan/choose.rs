@@ -1,8 +1,8 @@
 //! Which algorithm computes a convolution: one ordered list, best first. The first that serves the shape and whose
 //! rule holds is taken; the last serves all. The rule looks at one image, at shapes and options only.
 
-use sinew_kernels::conv::ConvGeometry;
 use sinew_kernels::conv::winograd::{WeightForm, WinogradTile};
+use sinew_kernels::conv::{ConvGeometry, im2col};
 
 use super::{PlanOptions, Winograd};
 
@@ -122,7 +122,7 @@ const RULES: [(&str, Rule); 8] = [
     ("pointwise", pointwise),
     ("grouped", grouped),
     ("direct", direct),
-    ("im2col", im2col),
+    ("im2col", gathered),
 ];
 
 /// Chooses the algorithm of a convolution.
@@ -145,7 +145,7 @@ pub fn choose(shape: &ConvShape, options: &PlanOptions) -> Choice {
             Err(reason) => passed.push(format!("not {name}: {reason}")),
         }
     }
-    unreachable!("im2col serves every shape")
+    unreachable!("direct convolution serves what nothing before it does")
 }
 
 /// The undilated convolution of one fragment of a dilated one with stride 1, and the fragment's first input pixel.
@@ -202,7 +202,7 @@ pub fn choose_fragments(shape: &ConvShape, options: &PlanOptions) -> Option<Choi
 fn force(shape: &ConvShape, wanted: Family, options: &PlanOptions) -> Result<Choice, String> {
     let candidates: &[Rule] = match wanted {
         Family::Winograd => &[any_winograd],
-        Family::Im2col => &[im2col],
+        Family::Im2col => &[gathered],
         Family::Direct => &[depthwise, dense, plain_image, pointwise, grouped, direct],
     };
     let taken = candidates.iter().map(|rule| rule(shape, options));
@@ -316,9 +316,13 @@ fn direct(shape: &ConvShape, _: &PlanOptions) -> Result<(Algorithm, String), Str
     Ok((Algorithm::Direct, "straight from the blocks, no copy".into()))
 }
 
-fn im2col(shape: &ConvShape, _: &PlanOptions) -> Result<(Algorithm, String), String> {
+fn gathered(shape: &ConvShape, _: &PlanOptions) -> Result<(Algorithm, String), String> {
     if shape.groups > 1 && !shape.groups_are_blocks {
         return Err("groups are no whole blocks".into());
     }
-    Ok((Algorithm::Im2col, "serves every shape".into()))
+    let taps = shape.geometry.taps();
+    if (shape.in_channels / shape.groups * taps).div_ceil(16) > im2col::MAX_COLUMN {
+        return Err("the window is too large to gather".into());
+    }
+    Ok((Algorithm::Im2col, "gathered windows".into()))
 }

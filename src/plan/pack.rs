@@ -76,3 +76,13 @@ pub fn pack_depthwise(values: &[f32], taps: usize, layout: &Blocked) -> Vec<Bloc
     }
     packed
 }
+
+/// Groups that are no whole blocks, `[O, C / groups, KH, KW]`: `[output block][tap][channel of the group][16]`.
+pub fn pack_grouped(values: &[f32], outputs: usize, channels: usize, taps: usize) -> Vec<Block> {
+    let filters = Filters { values, outputs, channels, taps };
+    let block = |block| {
+        let tap = move |tap| (0..channels).map(move |channel| filters.lanes(block, channel, tap));
+        (0..taps).flat_map(tap)
+    };
+    (0..filters.blocks()).flat_map(block).collect()
+}

@@ -182,17 +182,9 @@ pub(crate) enum Work {
         to: Plain,
     },
     /// Plain to blocks; `strides` are those of image, channel, row and pixel in the plain value.
-    Pack {
-        from: Plain,
-        strides: [usize; 4],
-        to: View,
-    },
+    Pack { from: Plain, strides: [usize; 4], to: View, lanes: Vec<u8> },
     /// Blocks to plain.
-    Unpack {
-        from: View,
-        to: Plain,
-        strides: [usize; 4],
-    },
+    Unpack { from: View, to: Plain, strides: [usize; 4], lanes: Vec<u8> },
     /// A box of plain elements; the rest of `to` is filled first where `fill` is set.
     CopyPlain {
         from: Plain,
@@ -206,14 +198,8 @@ pub(crate) enum Work {
         to: View,
         copy: Strided,
     },
-    /// Channels `from_channel..` of one value to `to_channel..` of another.
-    CopyChannels {
-        from: View,
-        to: View,
-        from_channel: usize,
-        to_channel: usize,
-        count: usize,
-    },
+    /// `count` channels from `first` on to the first channels of another value.
+    CopyChannels { from: View, to: View, first: usize, count: usize, lanes: [Vec<u8>; 2] },
     Conv(Box<ConvWork>),
     PlainConv(Box<PlainConvWork>),
     Pool {
@@ -279,6 +265,21 @@ pub(crate) enum Work {
 }
 
 impl Work {
+    pub(crate) fn pack(from: Plain, strides: [usize; 4], to: View) -> Self {
+        let lanes = to.layout.lanes();
+        Work::Pack { from, strides, to, lanes }
+    }
+
+    pub(crate) fn unpack(from: View, to: Plain, strides: [usize; 4]) -> Self {
+        let lanes = from.layout.lanes();
+        Work::Unpack { from, to, strides, lanes }
+    }
+
+    pub(crate) fn copy_channels(from: View, to: View, first: usize, count: usize) -> Self {
+        let lanes = [from.layout.lanes(), to.layout.lanes()];
+        Work::CopyChannels { from, to, first, count, lanes }
+    }
+
     /// What the step does, in a word.
     pub(crate) fn verb(&self) -> &'static str {
         match self {

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use sinew_kernels::LANES;
 use sinew_kernels::activation::Activation;
-use sinew_kernels::conv::ConvGeometry;
 use sinew_kernels::conv::winograd::{WeightForm, WinogradTile};
+use sinew_kernels::conv::{ConvGeometry, grouped, im2col};
 use sinew_kernels::{Block, isa};
 
 use super::{Builder, image_strides, node_error, strided};
@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::graph::{Conv, Node, Op, ValueId};
 use crate::plan::choose::{self, Algorithm, Choice, ConvShape, fragment};
 use crate::plan::layout::{Blocked, pack_channels};
-use crate::plan::pack::{Filters, pack_depthwise};
+use crate::plan::pack::{Filters, pack_depthwise, pack_grouped};
 use crate::plan::step::{ConvWork, Place, PlainConvWork, Step, View, Work};
 use crate::run::parallel::{Along, Cut};
 
@@ -295,6 +295,7 @@ impl<'g> Builder<'g> {
         let lanes = layout.lanes();
         let packed = match algorithm {
             Algorithm::Depthwise => pack_depthwise(weights, taps, input),
+            Algorithm::Grouped => pack_grouped(weights, output.channels(), channels, taps),
             _ => {
                 let per_group = (outputs * channels * taps).max(1);
                 let pack = |values| Filters { values, outputs, channels, taps }.pack_by_block(&layout);
@@ -329,7 +330,7 @@ impl<'g> Builder<'g> {
         // The larger operand is the one to share out.
         let many_weights = packed.weights.len() > input.layout.image_blocks();
         let along = match algorithm {
-            Algorithm::Dense | Algorithm::Depthwise => Along::Blocks { unit: 1 },
+            Algorithm::Dense | Algorithm::Depthwise | Algorithm::Grouped => Along::Blocks { unit: 1 },
             Algorithm::Winograd(..) if many_weights => Along::Blocks { unit: 4 },
             Algorithm::Winograd(tile, _) => Along::Pixels { unit: tile.output * geometry.out_width },
             _ if many_weights => Along::Blocks { unit: 2 },
@@ -345,6 +346,8 @@ impl<'g> Builder<'g> {
                 let blocks = [packed.lanes.len(), outputs.div_ceil(LANES)];
                 self.winograd_scratch(tile, form, &geometry, transformed, blocks)
             }
+            Algorithm::Grouped => grouped::scratch_blocks(&geometry, channels),
+            Algorithm::Im2col => im2col::scratch_blocks(&geometry, &packed.lanes, 4 * self.options.l1_bytes),
             _ => 0,
         };
         let work = Work::Conv(Box::new(ConvWork {

@@ -219,12 +219,12 @@ impl<'g> Builder<'g> {
         let strides = image_strides(&[shape[axis], 1]);
         self.push(
             node.name.clone(),
-            Work::Pack { from: sorted, strides, to: input.clone() },
+            Work::pack(sorted, strides, input.clone()),
             "rows as channels",
         )?;
         self.push(node.name.clone(), Work::Softmax { input, output: output.clone() }, "over channels")?;
         let to = self.make_plain(sorted.len);
-        self.push(node.name.clone(), Work::Unpack { from: output, to, strides }, "to row-major order")?;
+        self.push(node.name.clone(), Work::unpack(output, to, strides), "to row-major order")?;
         if axis + 1 == shape.len() {
             self.plain[node.output.0] = Some(to);
             return Ok(());
@@ -271,7 +271,7 @@ impl<'g> Builder<'g> {
             let to = self.plain_target(node.output);
             return self.push(
                 node.name.clone(),
-                Work::Unpack { from, to, strides: image_strides(&strides) },
+                Work::unpack(from, to, image_strides(&strides)),
                 "to row-major order",
             );
         }
@@ -340,7 +340,7 @@ impl<'g> Builder<'g> {
             }
             let to = self.make_blocked(node.output);
             let copy =
-                Work::CopyChannels { from: view, to, from_channel: start[1], to_channel: 0, count: size[1] };
+                Work::copy_channels(view, to, start[1], size[1]);
             return self.push(node.name.clone(), copy, "channels that start inside a block");
         }
         let from = self.plain_of(id)?;
