@@ -13,9 +13,6 @@ use super::load::{Loaded, ModelArguments, load};
 use super::outputs::Outputs;
 use super::{Failure, Report, Result, npy, progress};
 
-/// Options of `sinew run`.
-///
-/// A file may hold several batches of the model's size: the model runs once for each, and the outputs are joined.
 #[derive(Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
