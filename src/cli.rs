@@ -16,6 +16,7 @@ mod outputs;
 mod peak;
 mod picture;
 mod plan;
+mod progress;
 mod random;
 mod run;
 mod table;
@@ -28,7 +29,9 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use serde_json::{Map, Value, json};
 
-/// CNN inference for CPUs. Without a subcommand: a demo on the embedded model and images.
+/// CNN inference for CPUs. Without a subcommand: a demo on the embedded model and images
+///
+/// Exit status: 0 done, 1 the answer is no, 2 bad usage or bad input, with one line on standard error.
 #[derive(Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
 struct Arguments {
@@ -41,14 +44,25 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Compute a model's outputs
+    ///
+    /// Inputs come from files, from raw bytes, or, where none are given, from a seed. A file may hold several batches of
+    /// the model's size: the model runs once for each, and the outputs are joined along their first dimension. Text tells
+    /// the largest elements of the first items; --json tells those of all.
     Run(run::Arguments),
     /// List what a model file holds: operators, shapes, parameters, multiply-accumulates
+    ///
+    /// Recovered are operators that the file has in pieces; missed are places that look like one and are none. With nodes
+    /// that are not supported it lists those, all at once, and exits with status 1.
     Inspect(inspect::Arguments),
     /// List the steps that a run takes, the algorithm of each and why, and the exact memory
+    ///
+    /// A plan depends on the model and the options only: it is the same on every machine and instruction set.
     Plan(plan::Arguments),
     /// Time warm runs: minimum, median, 99th percentile
     Bench(bench::Arguments),
     /// Measure this machine: instruction sets, caches, peak of multiply-adds, bandwidth
+    ///
+    /// No plan uses what is found here.
     Machine(machine::Arguments),
 }
 

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use sinew::plan::{Family, Io, PlanOptions, Winograd};
-use sinew::{Isa, Options, SessionOptions};
+use sinew::{Isa, SessionOptions};
 
 /// Threads, instruction set, algorithms, and the form of the answer.
 #[derive(Args)]
@@ -22,6 +22,9 @@ pub(super) struct EngineArguments {
     /// Keep weights as they are in the file and transform them in each run: slower, without any growth
     #[arg(long)]
     compact_weights: bool,
+    /// A pass or a recovered form that is left out; repeatable, `sinew plan` lists those that apply
+    #[arg(long, value_name = "NAME")]
+    pub(super) without: Vec<String>,
     /// Print one JSON object and nothing else
     #[arg(long)]
     pub(super) json: bool,
@@ -36,16 +39,15 @@ impl EngineArguments {
         self.isa
     }
 
-    pub(super) fn options(&self, io: Io) -> Options {
-        let plan = PlanOptions {
+    pub(super) fn plan_options(&self, io: Io) -> PlanOptions {
+        PlanOptions {
             threads: self.threads(),
             conv: self.conv,
             winograd: self.winograd.unwrap_or(Winograd::Auto),
             compact_weights: self.compact_weights,
             io,
             ..PlanOptions::default()
-        };
-        Options { plan, ..Options::default() }
+        }
     }
 
     pub(super) fn session_options(&self) -> SessionOptions {

@@ -65,12 +65,12 @@ impl Inputs {
             let one = len / self.batches;
             index * one..(index + 1) * one
         };
-        let input = |data| match data {
-            &Data::F32(ref data) => Input::F32(&data[part(data.len())]),
+        let inputs = self.elements.iter().map(|data| match data {
+            Data::F32(data) => Input::F32(&data[part(data.len())]),
             Data::U8(data) => Input::U8(&data[part(data.len())]),
             Data::I64(data) => Input::I64(&data[part(data.len())]),
-        };
-        self.elements.iter().map(input).collect()
+        });
+        inputs.collect()
     }
 
     /// What a user should know.
@@ -189,15 +189,17 @@ pub(super) fn gather(arguments: &FileArguments, source: &SourceArguments, ports:
         }
         let all = all.unwrap_or(Data::F32(Vec::new()));
         let found = len(&all) / port.len();
-        if len(&all) % port.len() != 0 {
+        if !len(&all).is_multiple_of(port.len()) {
             let batch = port.shape[0];
             let items = len(&all) / (port.len() / batch);
-            let reason = format!("input \"{}\": {items} items are no multiple of the batch {batch}", port.name);
+            let reason =
+                format!("input \"{}\": {items} items are no multiple of the batch {batch}", port.name);
             return Err(Failure(reason));
         }
         if *batches.get_or_insert(found) != found {
             let expected = batches.unwrap_or_default();
-            let reason = format!("input \"{}\": {found} batches, the inputs before have {expected}", port.name);
+            let reason =
+                format!("input \"{}\": {found} batches, the inputs before have {expected}", port.name);
             return Err(Failure(reason));
         }
         elements.push(all);

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use sinew::Model;
-use sinew::onnx::{ImportOptions, Imported, Limits, import};
+use sinew::onnx::recover::FORMS;
+use sinew::onnx::{ImportOptions, Imported, Limits, Recovery, import, recover};
 use sinew::plan::Io;
+use sinew::{Model, Options};
 
 use super::engine::EngineArguments;
 use super::{Failure, Result, files};
@@ -36,6 +37,7 @@ pub(super) struct Loaded {
     pub(super) notices: Vec<String>,
     pub(super) parameters: u64,
     pub(super) macs: u64,
+    pub(super) recovery: Recovery,
 }
 
 /// Loads a model file; with `batch`, all inputs have that batch.
@@ -61,10 +63,20 @@ pub(super) fn load(arguments: &ModelArguments, batch: Option<usize>, io: Io) -> 
 
 /// Plans what was read.
 pub(super) fn prepare(imported: Imported, engine: &EngineArguments, io: Io) -> sinew::Result<Loaded> {
-    let Imported { graph, notices, .. } = imported;
+    // Passes and forms share the option that leaves them out; each checks its own names.
+    let (forms, passes): (Vec<String>, Vec<String>) =
+        engine.without.iter().cloned().partition(|name| FORMS.iter().any(|form| form.name == name));
+    let (Imported { graph, notices, .. }, recovery) = recovered(imported, &forms)?;
     let (parameters, macs) = (graph.parameters(), graph.macs());
-    let model = Arc::new(Model::new(graph, &engine.options(io))?);
-    Ok(Loaded { model, notices, parameters, macs })
+    let options = Options { plan: engine.plan_options(io), disabled_passes: passes };
+    let model = Arc::new(Model::new(graph, &options)?);
+    Ok(Loaded { model, notices, parameters, macs, recovery })
+}
+
+/// Puts together what exporters took apart.
+pub(super) fn recovered(mut imported: Imported, without: &[String]) -> sinew::Result<(Imported, Recovery)> {
+    let recovery = recover(&mut imported.graph, without)?;
+    Ok((imported, recovery))
 }
 
 /// Reads the bytes of a model file, unless there are too many.

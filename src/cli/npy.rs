@@ -26,7 +26,11 @@ pub(super) fn read(bytes: &[u8]) -> Result<Tensor, String> {
     // The data is what is left of the bytes: a shape beyond it allocates nothing.
     let data = file.into_inner();
     if count.checked_mul(dtype.bytes()) != Some(data.len()) {
-        return Err(format!("{} bytes of data do not fill the shape {shape:?} of {}", data.len(), dtype.name()));
+        return Err(format!(
+            "{} bytes of data do not fill the shape {shape:?} of {}",
+            data.len(),
+            dtype.name()
+        ));
     }
     let file = NpyFile::with_header(header, data);
     let data = match dtype {

@@ -3,14 +3,14 @@
 /// Rows of cells under a head.
 pub(super) struct Table {
     /// Title, and whether the column holds numbers, which end at the right.
-    columns: Vec<(&'static str, bool)>,
+    columns: Vec<(String, bool)>,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
     /// Titles; one that starts with `>` is a column of numbers.
-    pub(super) fn new(titles: &[&'static str]) -> Self {
-        let column = |title: &&'static str| (title.trim_start_matches('>'), title.starts_with('>'));
+    pub(super) fn new(titles: &[&str]) -> Self {
+        let column = |title: &&str| (title.trim_start_matches('>').to_owned(), title.starts_with('>'));
         Self { columns: titles.iter().map(column).collect(), rows: Vec::new() }
     }
 
@@ -23,7 +23,7 @@ impl Table {
     }
 
     pub(super) fn render(&self) -> String {
-        let titles: Vec<String> = self.columns.iter().map(|(title, _)| (*title).to_owned()).collect();
+        let titles: Vec<String> = self.columns.iter().map(|(title, _)| title.clone()).collect();
         let width = |column: usize| {
             let cells = self.rows.iter().map(|row| &row[column]).chain([&titles[column]]);
             cells.map(|cell| cell.chars().count()).max().unwrap_or(0)

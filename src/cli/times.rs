@@ -91,8 +91,14 @@ mod tests {
 
     #[test]
     fn numbers_read_well() {
-        assert_eq!((count(7), count(116_874), count(1_000_000)), ("7".into(), "116,874".into(), "1,000,000".into()));
-        assert_eq!((time(999), time(1_500), time(2_500_000)), ("999 ns".into(), "1.50 µs".into(), "2.500 ms".into()));
+        assert_eq!(
+            (count(7), count(116_874), count(1_000_000)),
+            ("7".into(), "116,874".into(), "1,000,000".into())
+        );
+        assert_eq!(
+            (time(999), time(1_500), time(2_500_000)),
+            ("999 ns".into(), "1.50 µs".into(), "2.500 ms".into())
+        );
         assert_eq!(shape(&[1, 3, 4]), "1x3x4");
     }
 }
