@@ -362,7 +362,9 @@ fn inputs_go_by_name_or_in_order() {
 
     assert!(refused(&["run", &model, "--input", &a]).contains("\"b\" is missing"));
     assert!(refused(&["run", &model, "--input", "c=a.npy"]).contains("\"c\""));
-    assert!(refused(&["run", &model, "--input", &a, "--input", &b, "--input", &a]).contains("--input NAME=FILE"));
+    assert!(
+        refused(&["run", &model, "--input", &a, "--input", &b, "--input", &a]).contains("--input NAME=FILE")
+    );
     assert!(refused(&["run", &model, "--raw-input", &a]).contains("32"));
     assert!(refused(&["run", &model, "--input", &named_a, "--input", "b=none.npy"]).contains("none.npy"));
 }
@@ -483,7 +485,8 @@ fn dumps_hold_every_step_and_do_not_depend_on_the_instruction_set() {
     succeeds(&["run", DEMO, "--dump", &second, "--isa", "scalar"]);
     assert_eq!(run["outputs"], json(&["run", DEMO])["outputs"]);
     let index: Value =
-        serde_json::from_slice(&std::fs::read(folder.path("first/index.json")).expect("an index")).expect("JSON");
+        serde_json::from_slice(&std::fs::read(folder.path("first/index.json")).expect("an index"))
+            .expect("JSON");
     has(&index, &["version", "model", "isa", "steps", "outputs"]);
     let steps = index["steps"].as_array().expect("steps");
     // The last step hands the logits over.
@@ -526,7 +529,8 @@ fn inspect_lists_all_unsupported_nodes_at_once() {
     let output = sinew(&["inspect", &path, "--json"]);
     assert_eq!(output.status.code(), Some(1));
     let value = object(&output.stdout);
-    let nodes: Vec<_> = value["unsupported"].as_array().expect("a list").iter().map(|node| &node["node"]).collect();
+    let nodes: Vec<_> =
+        value["unsupported"].as_array().expect("a list").iter().map(|node| &node["node"]).collect();
     assert_eq!(nodes, ["first", "second"]);
     let output = sinew(&["inspect", &path]);
     assert_eq!(output.status.code(), Some(1));
@@ -599,7 +603,8 @@ fn bench_times_both_layouts_and_checks_its_answer() {
     let [plain, blocked, run] = ["plain.bin", "blocked.bin", "run.bin"].map(|name| folder.path(name));
     succeeds(&["run", DEMO, "--raw-input", &input, "--raw-output", &run]);
     for (io, output) in [("plain", &plain), ("blocked", &blocked)] {
-        let arguments = ["bench", DEMO, "--threads", "1", "--io", io, "--raw-input", &input, "--raw-output", output];
+        let arguments =
+            ["bench", DEMO, "--threads", "1", "--io", io, "--raw-input", &input, "--raw-output", output];
         let value = json(&arguments);
         has(&value, &["isa", "threads", "io", "seed", "runs", "min_ns", "median_ns", "p99_ns"]);
         assert_eq!((&value["io"], &value["seed"]), (&io.into(), &Value::Null));

@@ -18,6 +18,7 @@ pub(crate) mod scalar;
 use core::fmt;
 use core::str::FromStr;
 
+use crate::channels::{LrnFn, SoftmaxFn};
 use crate::conv::ConvKernel;
 use crate::conv::grouped::GroupedFn;
 use crate::conv::winograd::Winograd;
@@ -118,6 +119,10 @@ pub struct Kernels {
     pub unpack: Kernel<UnpackFn>,
     /// Winograd convolution, one entry per tile.
     pub winograd: [Winograd; 5],
+    /// Softmax over channels.
+    pub softmax: Kernel<SoftmaxFn>,
+    /// Local response normalization.
+    pub lrn: Kernel<LrnFn>,
     /// Largest or mean of windows.
     pub pool: Kernel<PoolFn>,
     /// MaxMin and the max pool behind it: the first half of the output slices for `relu(x)`, the second for

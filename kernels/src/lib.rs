@@ -12,6 +12,7 @@
 #![cfg_attr(not(feature = "std"), no_std)]
 
 pub mod activation;
+pub mod channels;
 pub mod conv;
 pub mod depthwise;
 pub mod elementwise;

@@ -13,8 +13,6 @@ pub enum Algorithm {
     Dense,
     /// One filter per channel.
     Depthwise,
-    /// From the plain image: few channels, never padded to a block.
-    PlainImage,
     /// Winograd with tiles of this size, from weights in this form.
     Winograd(WinogradTile, WeightForm),
     /// 1x1, stride 1: the map as one row of pixels.
@@ -33,7 +31,6 @@ impl Algorithm {
         match self {
             Algorithm::Dense => "dense",
             Algorithm::Depthwise => "depthwise",
-            Algorithm::PlainImage => "plain-image",
             Algorithm::Winograd(tile, form) => match (tile.output, form) {
                 (2, WeightForm::Stored) => "winograd-2",
                 (2, WeightForm::Plain) => "winograd-2-plain-weights",
@@ -50,9 +47,6 @@ impl Algorithm {
     }
 }
 
-/// A first layer with at most so many channels reads the plain image.
-pub const PLAIN_IMAGE_CHANNELS: usize = 4;
-
 /// What the choice looks at.
 #[derive(Clone, Debug)]
 pub struct ConvShape {
@@ -66,8 +60,6 @@ pub struct ConvShape {
     pub out_channels: usize,
     /// Whether every group is whole blocks, on both sides.
     pub groups_are_blocks: bool,
-    /// Whether the input is a plain graph input that nothing else needs in blocks.
-    pub plain_input: bool,
 }
 
 /// The choice and its reasons.
@@ -114,10 +106,9 @@ impl Family {
 type Rule = fn(&ConvShape, &PlanOptions) -> Result<(Algorithm, String), String>;
 
 /// Best first.
-const RULES: [(&str, Rule); 8] = [
+const RULES: [(&str, Rule); 7] = [
     ("depthwise", depthwise),
     ("dense", dense),
-    ("plain-image", plain_image),
     ("winograd", winograd),
     ("pointwise", pointwise),
     ("grouped", grouped),
@@ -203,7 +194,7 @@ fn force(shape: &ConvShape, wanted: Family, options: &PlanOptions) -> Result<Cho
     let candidates: &[Rule] = match wanted {
         Family::Winograd => &[any_winograd],
         Family::Im2col => &[gathered],
-        Family::Direct => &[depthwise, dense, plain_image, pointwise, grouped, direct],
+        Family::Direct => &[depthwise, dense, pointwise, grouped, direct],
     };
     let taken = candidates.iter().map(|rule| rule(shape, options));
     let algorithm = taken.reduce(|first, next| first.or(next)).unwrap_or(Err("nothing serves it".into()))?.0;
@@ -224,16 +215,6 @@ fn dense(shape: &ConvShape, _: &PlanOptions) -> Result<(Algorithm, String), Stri
         return Ok((Algorithm::Dense, "the window is the whole input".into()));
     }
     Err("more than one output pixel".into())
-}
-
-fn plain_image(shape: &ConvShape, _: &PlanOptions) -> Result<(Algorithm, String), String> {
-    if !shape.plain_input {
-        return Err("the input is not a plain graph input".into());
-    }
-    if shape.groups != 1 || shape.in_channels > PLAIN_IMAGE_CHANNELS {
-        return Err(format!("{} channels fill a block well enough", shape.in_channels));
-    }
-    Ok((Algorithm::PlainImage, format!("{} channels are read as they lie, none padded", shape.in_channels)))
 }
 
 /// Winograd by shape. Evidence: `docs/winograd.md`.

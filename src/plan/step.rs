@@ -156,23 +156,6 @@ pub(crate) struct ConvWork {
     pub(crate) group_channels: [usize; 2],
 }
 
-/// A first convolution on the plain image.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct PlainConvWork {
-    pub(crate) geometry: ConvGeometry,
-    pub(crate) channels: usize,
-    /// Elements between images, channels, rows and pixels.
-    pub(crate) strides: [usize; 4],
-    pub(crate) input: Plain,
-    pub(crate) output: View,
-    pub(crate) residual: Option<View>,
-    pub(crate) weights: Range<usize>,
-    pub(crate) weights_per_block: usize,
-    pub(crate) bias: Range<usize>,
-    pub(crate) before: Activation,
-    pub(crate) after: Activation,
-}
-
 /// What a step does.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Work {
@@ -182,9 +165,19 @@ pub(crate) enum Work {
         to: Plain,
     },
     /// Plain to blocks; `strides` are those of image, channel, row and pixel in the plain value.
-    Pack { from: Plain, strides: [usize; 4], to: View, lanes: Vec<u8> },
+    Pack {
+        from: Plain,
+        strides: [usize; 4],
+        to: View,
+        lanes: Vec<u8>,
+    },
     /// Blocks to plain.
-    Unpack { from: View, to: Plain, strides: [usize; 4], lanes: Vec<u8> },
+    Unpack {
+        from: View,
+        to: Plain,
+        strides: [usize; 4],
+        lanes: Vec<u8>,
+    },
     /// A box of plain elements; the rest of `to` is filled first where `fill` is set.
     CopyPlain {
         from: Plain,
@@ -199,9 +192,14 @@ pub(crate) enum Work {
         copy: Strided,
     },
     /// `count` channels from `first` on to the first channels of another value.
-    CopyChannels { from: View, to: View, first: usize, count: usize, lanes: [Vec<u8>; 2] },
+    CopyChannels {
+        from: View,
+        to: View,
+        first: usize,
+        count: usize,
+        lanes: [Vec<u8>; 2],
+    },
     Conv(Box<ConvWork>),
-    PlainConv(Box<PlainConvWork>),
     Pool {
         pool: Pool,
         input: View,
@@ -247,8 +245,10 @@ pub(crate) enum Work {
     Softmax {
         input: View,
         output: View,
+        lanes: Vec<u8>,
     },
     Lrn {
+        lanes: Vec<u8>,
         input: View,
         output: View,
         size: usize,
@@ -288,7 +288,7 @@ impl Work {
             Work::Unpack { .. } => "unpack",
             Work::CopyPlain { .. } | Work::CopyPixels { .. } => "copy",
             Work::CopyChannels { .. } => "repack",
-            Work::Conv(_) | Work::PlainConv(_) => "conv",
+            Work::Conv(_) => "conv",
             Work::Pool { pool, .. } if pool.kind == PoolKind::Max => "max-pool",
             Work::Pool { .. } => "average-pool",
             Work::GlobalPool { kind: PoolKind::Max, .. } => "global-max",
@@ -322,15 +322,12 @@ impl Work {
                 .into_iter()
                 .flatten()
                 .collect(),
-            Work::PlainConv(conv) => {
-                [conv.residual.as_ref(), Some(&conv.output)].into_iter().flatten().collect()
-            }
             Work::Pool { input, output, .. }
             | Work::GlobalPool { input, output, .. }
             | Work::Unary { input, output, .. }
             | Work::Affine { input, output, .. }
             | Work::PRelu { input, output, .. }
-            | Work::Softmax { input, output }
+            | Work::Softmax { input, output, .. }
             | Work::Lrn { input, output, .. } => vec![input, output],
             Work::Binary { a, b, output, .. } => match b {
                 Operand::Same(b) | Operand::PerChannel(b) | Operand::PerPixel(b) => vec![a, b, output],
@@ -347,7 +344,6 @@ impl Work {
             Work::Pack { from, .. } => vec![*from],
             Work::Unpack { to, .. } => vec![*to],
             Work::CopyPlain { from, to, .. } => vec![*from, *to],
-            Work::PlainConv(conv) => vec![conv.input],
             Work::ArgMax { from, .. } => vec![*from],
             _ => vec![],
         }

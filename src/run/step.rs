@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use sinew_kernels::activation::Activation;
+use sinew_kernels::channels::{LrnArgs, SoftmaxArgs};
 use sinew_kernels::conv::{ConvArgs, ConvGeometry, grouped, im2col};
 use sinew_kernels::depthwise::DepthwiseArgs;
 use sinew_kernels::epilogue::Epilogue;
@@ -10,13 +11,11 @@ use sinew_kernels::isa::Kernels;
 use sinew_kernels::{Block, LANES, elementwise, layout, pool};
 
 use super::borrow::views;
-use super::parallel::{Cut, for_each_part};
+use super::parallel::for_each_part;
 use super::{Input, Output};
 use crate::graph::{BinaryOp, Pool, PoolKind};
-use crate::plan::step::{
-    ConvWork, MAX_RANK, Operand, Place, Plain, PlainConvWork, PlainPlace, Step, Strided, View, Work,
-};
 use crate::plan::layout::Blocked;
+use crate::plan::step::{ConvWork, MAX_RANK, Operand, Place, Plain, PlainPlace, Step, Strided, View, Work};
 use crate::plan::{Algorithm, Plan};
 use crate::tensor::{Data, Tensor};
 
@@ -78,7 +77,6 @@ impl Run<'_, '_, '_> {
                 self.copy_channels(step, from, to, (*first, *count), lanes);
             }
             Work::Conv(conv) => self.conv(step, conv),
-            Work::PlainConv(conv) => unimplemented!(),
             Work::Pool { pool, input, output } => self.pool(step, pool, input, output),
             Work::GlobalPool { kind, input, output } => self.global_pool(*kind, input, output),
             Work::Unary { function, input, output } => self.unary(step, *function, input, output),
@@ -86,8 +84,10 @@ impl Run<'_, '_, '_> {
             Work::Affine { input, output, scale, shift } => self.affine(step, input, output, scale, shift),
             Work::PRelu { input, output, slope } => self.prelu(step, input, output, slope),
             Work::MaxMin { input, positive, negative } => self.max_min(input, positive, negative),
-            Work::Softmax { input, output } => unimplemented!(),
-            Work::Lrn { input, output, .. } => unimplemented!(),
+            Work::Softmax { input, output, lanes } => self.softmax(input, output, lanes),
+            Work::Lrn { lanes, input, output, size, alpha, beta, bias } => {
+                self.lrn(lanes, input, output, (*size, *alpha, *beta, *bias));
+            }
             Work::ArgMax { from, output, extents } => self.arg_max(*from, *output, *extents),
         }
     }
@@ -123,7 +123,9 @@ impl Run<'_, '_, '_> {
             let ([source], [out]) = views(self.arena, [in_arena.clone()], [image(plan, to, index)]);
             let source: &[f32] = match from.place {
                 PlainPlace::Arena(_) => bytemuck::cast_slice(source),
-                PlainPlace::Weights(at) => bytemuck::cast_slice(&plan.weights[at..at + from.len.div_ceil(LANES)]),
+                PlainPlace::Weights(at) => {
+                    bytemuck::cast_slice(&plan.weights[at..at + from.len.div_ceil(LANES)])
+                }
                 PlainPlace::Input(input) => f32_input(&self.inputs[input]),
                 PlainPlace::Output(_) => unreachable!("outputs are only written"),
             };
@@ -133,8 +135,7 @@ impl Run<'_, '_, '_> {
                 let first_channel = lanes_before(&to.layout, part.first_block);
                 let strides = [strides[1], strides[2], strides[3]];
                 let input = layout::PlainInput::F32(source);
-                let args =
-                    layout::PackArgs { input, strides, width: to.layout.width, first_channel, lanes };
+                let args = layout::PackArgs { input, strides, width: to.layout.width, first_channel, lanes };
                 (kernels.pack.run)(&args, part.pixels, out);
             });
         }
@@ -175,7 +176,8 @@ impl Run<'_, '_, '_> {
     ) {
         let plane = to.layout.pixels();
         for index in 0..to.layout.batch {
-            let ([input], [out]) = open(self.plan, self.arena, index, [Some(from)], [image(self.plan, to, index)]);
+            let ([input], [out]) =
+                open(self.plan, self.arena, index, [Some(from)], [image(self.plan, to, index)]);
             for_each_part(step.cut, out, plane, &mut [], &|part, out, _| {
                 let args = layout::CopyChannelsArgs {
                     input,
@@ -490,6 +492,30 @@ impl Run<'_, '_, '_> {
                 let args = pool::PoolArgs { geometry, kind: pool::PoolKind::Max, input };
                 (self.kernels.maxmin_pool.run)(&args, 0..pixels, &mut [positive, negative]);
             }
+        }
+    }
+
+    fn softmax(&mut self, input: &View, output: &View, lanes: &[u8]) {
+        for index in 0..output.layout.batch {
+            let ([x], [out]) =
+                open(self.plan, self.arena, index, [Some(input)], [image(self.plan, output, index)]);
+            let args = SoftmaxArgs { input: x, lanes };
+            (self.kernels.softmax.run)(&args, 0..output.layout.pixels(), out);
+        }
+    }
+
+    fn lrn(
+        &mut self,
+        lanes: &[u8],
+        input: &View,
+        output: &View,
+        (size, alpha, beta, bias): (usize, f32, f32, f32),
+    ) {
+        for index in 0..output.layout.batch {
+            let ([x], [out]) =
+                open(self.plan, self.arena, index, [Some(input)], [image(self.plan, output, index)]);
+            let args = LrnArgs { input: x, lanes, size, alpha, beta, bias };
+            (self.kernels.lrn.run)(&args, 0..output.layout.pixels(), out);
         }
     }
 

@@ -4,6 +4,7 @@ use core::arch::x86_64::*;
 use core::ops::Range;
 
 use crate::activation::Activation;
+use crate::channels::{self, LrnArgs, SoftmaxArgs};
 use crate::conv::direct::{self, Row, Scratch, Tiles, tiles};
 use crate::conv::grouped::{self, GroupedArgs, Parts, Row as GroupedRow};
 use crate::conv::winograd::input::Batch;
@@ -224,6 +225,8 @@ entry_points! {
     depthwise_strip_avx2[K, STRIDE, P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip::<_, K, STRIDE, P>;
     pack_avx2(args: &PackArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = layout::pack;
     unpack_avx2(args: &UnpackArgs<'_>, pixels: Range<usize>, out: &mut [f32]) = layout::unpack;
+    softmax_avx2(args: &SoftmaxArgs<'_>, pixels: Range<usize>, out: &mut [Block]) = channels::softmax;
+    lrn_avx2(args: &LrnArgs<'_>, pixels: Range<usize>, out: &mut [Block]) = channels::lrn;
     pool_avx2(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::pool;
     maxmin_pool_avx2(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::maxmin_pool;
     global_pool_avx2(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
@@ -323,6 +326,8 @@ pub(crate) fn kernels() -> Kernels {
         winograd: winograd_kernels!(avx2:
             winograd_input_avx2, winograd_weights_avx2, winograd_multiply_avx2, winograd_output_avx2,
             epilogue_avx2),
+        softmax: kernel!(softmax_avx2),
+        lrn: kernel!(lrn_avx2),
         pool: kernel!(pool_avx2),
         maxmin_pool: kernel!(maxmin_pool_avx2),
         global_pool: kernel!(global_pool_avx2),

@@ -4,6 +4,7 @@ use core::arch::aarch64::*;
 use core::ops::Range;
 
 use crate::activation::Activation;
+use crate::channels::{self, LrnArgs, SoftmaxArgs};
 use crate::conv::direct::{self, Row, Scratch, Tiles, tiles};
 use crate::conv::grouped::{self, GroupedArgs, Parts, Row as GroupedRow};
 use crate::conv::winograd::input::Batch;
@@ -204,6 +205,8 @@ entry_points! {
     depthwise_strip_neon[K, STRIDE, P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip::<_, K, STRIDE, P>;
     pack_neon(args: &PackArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = layout::pack;
     unpack_neon(args: &UnpackArgs<'_>, pixels: Range<usize>, out: &mut [f32]) = layout::unpack;
+    softmax_neon(args: &SoftmaxArgs<'_>, pixels: Range<usize>, out: &mut [Block]) = channels::softmax;
+    lrn_neon(args: &LrnArgs<'_>, pixels: Range<usize>, out: &mut [Block]) = channels::lrn;
     pool_neon(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::pool;
     maxmin_pool_neon(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::maxmin_pool;
     global_pool_neon(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
@@ -318,6 +321,8 @@ pub(crate) fn kernels() -> Kernels {
         winograd: winograd_kernels!(neon:
             winograd_input_neon, winograd_weights_neon, winograd_multiply_neon, winograd_output_neon,
             epilogue_neon),
+        softmax: kernel!(softmax_neon),
+        lrn: kernel!(lrn_neon),
         pool: kernel!(pool_neon),
         maxmin_pool: kernel!(maxmin_pool_neon),
         global_pool: kernel!(global_pool_neon),

@@ -144,6 +144,7 @@ macro_rules! scalar_table {
 
         use super::{Lane, Scalar};
         use crate::Block;
+        use crate::channels::{self, LrnArgs, SoftmaxArgs};
         use crate::conv::grouped::{GroupedArgs, Parts, Row as GroupedRow, self};
         use crate::conv::direct::{Row, Scratch, Tiles, self, tiles};
         use crate::conv::{ConvArgs, ConvKernel};
@@ -181,6 +182,8 @@ macro_rules! scalar_table {
             depthwise_any_scalar[P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip_of_any::<_, P>;
             pack_scalar(args: &PackArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = layout::pack;
             unpack_scalar(args: &UnpackArgs<'_>, pixels: Range<usize>, out: &mut [f32]) = layout::unpack;
+            softmax_scalar(args: &SoftmaxArgs<'_>, pixels: Range<usize>, out: &mut [Block]) = channels::softmax;
+            lrn_scalar(args: &LrnArgs<'_>, pixels: Range<usize>, out: &mut [Block]) = channels::lrn;
             pool_scalar(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::pool;
             maxmin_pool_scalar(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::maxmin_pool;
             global_pool_scalar(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
@@ -266,6 +269,8 @@ macro_rules! scalar_table {
                 winograd: winograd_kernels!(scalar:
                     winograd_input_scalar, winograd_weights_scalar, winograd_multiply_scalar, winograd_output_scalar,
                     epilogue_scalar),
+                softmax: kernel!(softmax_scalar),
+                lrn: kernel!(lrn_scalar),
                 pool: kernel!(pool_scalar),
                 maxmin_pool: kernel!(maxmin_pool_scalar),
                 global_pool: kernel!(global_pool_scalar),
