@@ -41,7 +41,7 @@ fn model() -> Arc<Model> {
     let mut graph = Graph { name: "small".into(), ..Graph::default() };
     let x = graph.add_value("image", vec![1, 20, 9, 9], DType::F32);
     graph.inputs.push(x);
-    let mut conv = |graph: &mut Graph, x, name: &str| {
+    let conv = |graph: &mut Graph, x, name: &str| {
         let weights = (0..20 * 20 * 9).map(|i| ((i * 37 % 101) as f32 - 50.0) / 300.0).collect();
         let weights = graph.add_constant("w", Tensor::f32([20, 20, 3, 3], weights).expect("a full tensor"));
         let bias = graph.add_constant("b", Tensor::f32([20], vec![0.1; 20]).expect("a full tensor"));
