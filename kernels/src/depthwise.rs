@@ -65,8 +65,9 @@ pub(crate) struct Strip<'a> {
     residual: Option<&'a [Block]>,
     /// See [`crate::activation::Activation::as_clamp`].
     clamp: (f32, f32, f32),
-    /// First row in the output.
+    /// First row in the output, and how many.
     y: usize,
+    rows: usize,
     /// First column in the output.
     x: usize,
     tiles: usize,
@@ -139,6 +140,7 @@ pub(crate) fn run(
                 residual: tail.residual(block, plane, first, len),
                 clamp: tail.clamp(),
                 y: first / width,
+                rows: len / width,
                 x: 0,
                 tiles: 0,
             };
@@ -155,47 +157,62 @@ pub(crate) fn run(
     }
 }
 
-/// The tap rows of output row `y` that lie in the image, and where the first one is.
-#[inline(always)]
-fn tap_rows(geometry: &ConvGeometry, y: usize) -> (Range<usize>, usize) {
-    let (start, dilation) = (y * geometry.stride[0], geometry.dilation[0]);
-    let first = geometry.pad_top.saturating_sub(start).div_ceil(dilation);
-    let end = (geometry.pad_top + geometry.in_height).saturating_sub(start).div_ceil(dilation);
-    let end = end.min(geometry.kernel[0]);
-    if first < end { (first..end, start + first * dilation - geometry.pad_top) } else { (0..0, 0) }
-}
-
-/// Tiles of `P` pixels, for windows of `K` x `K` taps `STRIDE` apart, without dilation.
+/// Tiles of `P` pixels, for windows of `K` x `K` taps `STRIDE` apart, without dilation. `STRIDE` is at most `K`.
 #[inline(always)]
 pub(crate) fn strip<S: Simd, const K: usize, const STRIDE: usize, const P: usize>(
     simd: S,
     strip: &Strip<'_>,
     out: &mut [Block],
 ) {
-    let in_width = strip.geometry.in_width;
+    const { assert!(STRIDE <= K, "the next tile starts within the columns of this one") };
+    let ConvGeometry { in_height, in_width, out_width, pad_top, pad_left, .. } = strip.geometry;
     let columns = (P - 1) * STRIDE + K;
-    for (row, out) in out.chunks_exact_mut(strip.geometry.out_width).enumerate() {
-        let (taps, in_row) = tap_rows(&strip.geometry, strip.y + row);
-        let weights = &strip.weights.as_chunks::<K>().0[taps.clone()];
-        let input = &strip.input[in_row * in_width..][..taps.len() * in_width];
-        for tile in 0..strip.tiles {
-            let x = strip.x + tile * P;
-            // wraps to beyond the row where the tile starts left of it
-            let first = (x * STRIDE).wrapping_sub(strip.geometry.pad_left);
+    let weights = strip.weights.as_chunks::<K>().0;
+    // wraps to beyond the row where the tile starts left of it
+    let first_column = |tile: usize| ((strip.x + tile * P) * STRIDE).wrapping_sub(pad_left);
+    let is_inside = |tile: usize| {
+        let first = first_column(tile);
+        first < in_width && columns <= in_width - first
+    };
+    let mut inner = 0..strip.tiles;
+    while !inner.is_empty() && !is_inside(inner.start) {
+        inner.start += 1;
+    }
+    while !inner.is_empty() && !is_inside(inner.end - 1) {
+        inner.end -= 1;
+    }
+    for row in 0..strip.rows {
+        // the tap rows inside the image; where there is none, no input is read
+        let start = (strip.y + row) * STRIDE;
+        let first_tap = pad_top.saturating_sub(start).min(K);
+        let end_tap = (pad_top + in_height).saturating_sub(start).clamp(first_tap, K);
+        let weights = &weights[first_tap..end_tap];
+        let first_row = if weights.is_empty() { 0 } else { start + first_tap - pad_top };
+        let input = &strip.input[first_row * in_width..];
+        let at = row * out_width + strip.x;
+        for tile in (0..inner.start).chain(inner.end..strip.tiles) {
             let mut sums = [simd.splat(0.0); P];
-            if first < in_width && columns <= in_width - first {
-                for (row, weights) in input.chunks_exact(in_width).zip(weights) {
-                    let row = &row[first..][..columns];
-                    sums = tap_row::<S, K, STRIDE, P, false>(simd, sums, row, 0, weights);
-                }
-            } else {
-                for (row, weights) in input.chunks_exact(in_width).zip(weights) {
-                    sums = tap_row::<S, K, STRIDE, P, true>(simd, sums, row, first, weights);
-                }
+            let mut rows = input;
+            for weights in weights {
+                let (row, rest) = rows.split_at(in_width);
+                sums = tap_row::<S, K, STRIDE, P, true>(simd, sums, row, first_column(tile), weights);
+                rows = rest;
             }
-            let at = row * strip.geometry.out_width + x;
-            let residual = strip.residual.map(|residual| &residual[at..][..P]);
-            store(simd, strip, sums, residual, &mut out[x..][..P]);
+            store(simd, strip, sums, at + tile * P, out);
+        }
+        if inner.is_empty() {
+            continue;
+        }
+        let mut input = &input[first_column(inner.start)..];
+        for tile in inner.clone() {
+            let mut sums = [simd.splat(0.0); P];
+            let mut rows = input;
+            for weights in weights {
+                sums = tap_row::<S, K, STRIDE, P, false>(simd, sums, &rows[..columns], 0, weights);
+                rows = rows.get(in_width..).unwrap_or(&[]);
+            }
+            store(simd, strip, sums, at + tile * P, out);
+            input = &input[P * STRIDE..];
         }
     }
 }
@@ -206,16 +223,18 @@ fn store<S: Simd, const P: usize>(
     simd: S,
     strip: &Strip<'_>,
     mut sums: [S::Vector; P],
-    residual: Option<&[Block]>,
+    at: usize,
     out: &mut [Block],
 ) {
     let bias = simd.load(strip.bias);
     unroll!(i < P <= 16, { sums[i] = simd.add(sums[i], bias) });
-    if let Some(residual) = residual {
+    if let Some(residual) = strip.residual {
+        let residual = &residual[at..][..P];
         unroll!(i < P <= 16, { sums[i] = simd.add(sums[i], simd.load(&residual[i])) });
     }
     let (low, high, zero) = strip.clamp;
     let (low, high, zero) = (simd.splat(low), simd.splat(high), simd.splat(zero));
+    let out = &mut out[at..][..P];
     unroll!(i < P <= 16, { simd.store(&mut out[i], simd.add(simd.clamp(sums[i], low, high), zero)) });
 }
 
@@ -273,19 +292,22 @@ fn taps<S: Simd, const K: usize, const STRIDE: usize, const P: usize, const EDGE
 /// Tiles of `P` pixels, for any window.
 #[inline(always)]
 pub(crate) fn strip_of_any<S: Simd, const P: usize>(simd: S, strip: &Strip<'_>, out: &mut [Block]) {
-    let ConvGeometry { in_width, out_width, kernel, stride, dilation, pad_left, .. } = strip.geometry;
-    for (row, out) in out.chunks_exact_mut(out_width).enumerate() {
-        let (taps, in_row) = tap_rows(&strip.geometry, strip.y + row);
+    let ConvGeometry { in_height, in_width, out_width, kernel, stride, dilation, pad_top, pad_left, .. } =
+        strip.geometry;
+    for row in 0..strip.rows {
         for tile in 0..strip.tiles {
             let x = strip.x + tile * P;
             let mut sums = [simd.splat(0.0); P];
-            for tap_row in taps.clone() {
-                let y = in_row + (tap_row - taps.start) * dilation[0];
+            for tap_row in 0..kernel[0] {
+                // wraps to beyond the image where the tap is above it
+                let y = ((strip.y + row) * stride[0] + tap_row * dilation[0]).wrapping_sub(pad_top);
+                if y >= in_height {
+                    continue;
+                }
                 let input = &strip.input[y * in_width..][..in_width];
                 let weights = &strip.weights[tap_row * kernel[1]..][..kernel[1]];
                 for (tap, w) in weights.iter().enumerate() {
                     let w = simd.load(w);
-                    // wraps to beyond the row where the tap is left of it
                     let first = (x * stride[1] + tap * dilation[1]).wrapping_sub(pad_left);
                     unroll!(i < P <= 16, {
                         if let Some(x) = input.get(first.wrapping_add(i * stride[1])) {
@@ -294,9 +316,7 @@ pub(crate) fn strip_of_any<S: Simd, const P: usize>(simd: S, strip: &Strip<'_>, 
                     });
                 }
             }
-            let at = row * out_width + x;
-            let residual = strip.residual.map(|residual| &residual[at..][..P]);
-            store(simd, strip, sums, residual, &mut out[x..][..P]);
+            store(simd, strip, sums, row * out_width + x, out);
         }
     }
 }
