@@ -398,6 +398,9 @@ fn moved_elements() -> Result<()> {
         .check_values(&[2.0, 0.0, 5.0, 3.0])?;
     case(13, "Expand", &[2, 1]).with(ints(&[2])).check_values(&[0.0, 0.0, 1.0, 1.0])?;
     case(13, "DepthToSpace", &[1, 4, 1, 1]).attribute("blocksize", 2).check_values(&[0.0, 1.0, 2.0, 3.0])?;
+    let wide = case(13, "DepthToSpace", &[1, 4, 1, 2]).attribute("blocksize", 2);
+    wide.check_values(&[0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0])?;
+    case(13, "Gather", &[5]).with(ints(&[0, 2, 2, 3, 4, 1])).check_values(&[0.0, 2.0, 2.0, 3.0, 4.0, 1.0])?;
     case(13, "SpaceToDepth", &[1, 1, 2, 2]).attribute("blocksize", 2).check_values(&[0.0, 1.0, 2.0, 3.0])?;
     assert!(case(13, "DepthToSpace", &X).attribute("blocksize", 3).wrong().contains("no multiple of 3 x 3"));
     Ok(())

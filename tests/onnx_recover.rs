@@ -153,6 +153,15 @@ fn near_hard_swish_is_reported() -> Result<()> {
     let (graph, recovery) = build(3.0, 6.0, "y c")?;
     assert_eq!(graph.nodes.len(), 4);
     assert_eq!(reasons(&recovery), ["hard_swish n4: \"c\" is read elsewhere too"]);
+    let mut sketch = Sketch::new(&IMAGE);
+    for (name, number) in [("three", 3.0), ("zero", 0.0), ("six", 6.0)] {
+        sketch.number(name, number)?;
+    }
+    sketch.op("s", "Sub", "x three", &[]);
+    sketch.op("c", "Clip", "s zero six", &[]);
+    sketch.op("t", "Mul", "x c", &[]);
+    sketch.op("y", "Div", "t six", &[]);
+    assert_eq!(sketch.finish("y")?.0.nodes.len(), 4, "3 is subtracted, not added");
     let (graph, recovery) = build(3.0, 6.0, "y t")?;
     assert_eq!(graph.nodes.len(), 4, "{recovery:?}");
     Ok(())
