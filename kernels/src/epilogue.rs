@@ -41,7 +41,7 @@ impl<'a> Epilogue<'a> {
     }
 
     /// This epilogue for output blocks from `block` on, of planes of `plane` pixels.
-    pub(crate) fn from_block(&self, block: usize, plane: usize) -> Epilogue<'a> {
+    pub(crate) fn starting_at(&self, block: usize, plane: usize) -> Epilogue<'a> {
         let residual = self.residual.map(|residual| &residual[block * plane..]);
         Epilogue { bias: &self.bias[block..], residual, ..*self }
     }

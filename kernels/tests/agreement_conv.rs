@@ -77,7 +77,7 @@ impl Plain {
         let k = case.channels / case.groups * geometry.taps();
         Self {
             input: numbers.plain(case.channels * geometry.in_pixels(), case.special),
-            weights: numbers.plain(case.outputs * k, case.special && case.seed % 4 == 0),
+            weights: numbers.plain(case.outputs * k, case.special && case.seed.is_multiple_of(4)),
             bias: numbers.plain(case.outputs, false),
             residual: numbers.plain(case.outputs * geometry.out_pixels(), case.special),
         }

@@ -32,7 +32,7 @@ impl<'a> Arena<'a> {
         if found < needed {
             return Err(Error::ArenaTooSmall { found, needed });
         }
-        if bytes.as_ptr().addr() % ALIGN != 0 {
+        if !bytes.as_ptr().addr().is_multiple_of(ALIGN) {
             return Err(Error::Option {
                 option: "arena".into(),
                 reason: format!("its address must be a multiple of {ALIGN}"),

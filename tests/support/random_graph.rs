@@ -200,10 +200,10 @@ pub fn random_graph(choices: &mut impl Choices, nodes: usize) -> Graph {
     graph.inputs.push(input);
     let mut values = vec![input];
     for _ in 0..nodes {
-        if let Some(value) = node(&mut graph, choices, &values) {
-            if graph.shape(value).iter().product::<usize>() <= 1 << 15 {
-                values.push(value);
-            }
+        if let Some(value) = node(&mut graph, choices, &values)
+            && graph.shape(value).iter().product::<usize>() <= 1 << 15
+        {
+            values.push(value);
         }
     }
     graph.outputs.push(values[values.len() - 1]);

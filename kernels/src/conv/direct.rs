@@ -168,7 +168,7 @@ pub(crate) fn run(tiles: &Tiles<'_>, args: &ConvArgs<'_>, pixels: Range<usize>, 
         let mut block = 0;
         while block < blocks {
             let group = block..blocks.min(block + tiles.rows.len());
-            let epilogue = args.epilogue.from_block(block, plane);
+            let epilogue = args.epilogue.starting_at(block, plane);
             let rows = tiles.rows[group.len() - 1];
             let mut first = start;
             while first < end {

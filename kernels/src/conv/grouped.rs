@@ -154,7 +154,7 @@ pub(crate) fn run(
     let rows = &mut scratch[..ring * cin * width];
     for block in 0..blocks {
         let weights = &args.weights[block * per_block..][..per_block];
-        let epilogue = args.epilogue.from_block(block, plane);
+        let epilogue = args.epilogue.starting_at(block, plane);
         let mut next = 0; // the first input row that is not in the ring yet
         for y in pixels.start / g.out_width..pixels.end / g.out_width {
             let top = (y * g.stride[0]) as isize - g.pad_top as isize;

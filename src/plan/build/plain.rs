@@ -296,13 +296,14 @@ impl<'g> Builder<'g> {
             (Blocked::of_shape(self.graph.shape(id)), Blocked::of_shape(self.graph.shape(node.output)));
         if let (Some(from), Some(to)) = layouts {
             let pixels_stay = from.pixels() == to.pixels() || (from.pixels() == 1 && to.pixels() == 1);
-            if from.batch == to.batch && from.parts == to.parts && pixels_stay {
-                if let Some(view) = self.blocked[id.0].clone() {
-                    if view.layout.is_contiguous() {
-                        self.blocked[node.output.0] = Some(View { layout: to, ..view });
-                        return Ok(());
-                    }
-                }
+            if from.batch == to.batch
+                && from.parts == to.parts
+                && pixels_stay
+                && let Some(view) = self.blocked[id.0].clone()
+                && view.layout.is_contiguous()
+            {
+                self.blocked[node.output.0] = Some(View { layout: to, ..view });
+                return Ok(());
             }
         }
         let plain = self.plain_of(id)?;
@@ -337,7 +338,7 @@ impl<'g> Builder<'g> {
         let only_channels = (0..own.len()).all(|d| d == 1 || (size[d] == own[d] && step[d] == 1));
         if let (Some(view), true) = (self.blocked[id.0].clone(), only_channels && step.get(1) == Some(&1)) {
             let layout = Blocked { parts: vec![size[1]], ..view.layout.clone() };
-            if view.layout.is_contiguous() && start[1] % LANES == 0 {
+            if view.layout.is_contiguous() && start[1].is_multiple_of(LANES) {
                 let skip = view.skip + start[1] / LANES * layout.pixels();
                 self.blocked[node.output.0] = Some(View { skip, layout, ..view });
                 return Ok(());
