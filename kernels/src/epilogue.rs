@@ -1,7 +1,7 @@
 //! What happens to a sum before it is stored: bias, residual and activation.
 //!
-//! A tile calls [`Tail`] on its sums while they are in registers: bias, residual, and the activations that are a
-//! clamp. Whatever is more goes to a [`Finish`] over the pixels just written, while they are in the first-level
+//! A tile calls `Tail` on its sums while they are in registers: bias, residual, and the activations that are a
+//! clamp. Whatever is more goes to a `Finish` over the pixels just written, while they are in the first-level
 //! cache: the tiles stay small, and the costly activations are compiled once. The bits are the same.
 
 use core::ops::Range;

@@ -18,7 +18,7 @@ use crate::conv::ConvGeometry;
 use crate::simd::Simd;
 use crate::{Block, LANES};
 
-/// `out = pool(input)`, or, for [`maxmin_pool`], the same of two outputs: the slices of `relu(x)`, then those of
+/// `out = pool(input)`, or, for `maxmin_pool`, the same of two outputs: the slices of `relu(x)`, then those of
 /// `relu(-x)`.
 pub type PoolFn = fn(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]);
 /// One block per plane: `input` holds `out.len()` planes of equal size, in rows of `width`.

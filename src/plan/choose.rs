@@ -217,7 +217,7 @@ fn dense(shape: &ConvShape, _: &PlanOptions) -> Result<(Algorithm, String), Stri
     Err("more than one output pixel".into())
 }
 
-/// Winograd by shape. Evidence: `docs/winograd.md`.
+/// Winograd by shape. The rule follows measured layers: see the bench `conv`.
 fn winograd(shape: &ConvShape, options: &PlanOptions) -> Result<(Algorithm, String), String> {
     let (Algorithm::Winograd(tile, form), reason) = any_winograd(shape, options)? else {
         return Err("no tile".into());

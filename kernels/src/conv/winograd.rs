@@ -15,7 +15,7 @@
 //! blocks: with a power of two all T * T lines of a tile would meet in one or two sets of the first-level cache.
 //!
 //! Order of a result: transforms along a row first for the input, along a column first for weights and sums
-//! ([`transform`] has the order inside); one chain of fused multiply-adds per xi, from +0 over input blocks and live
+//! (`transform` has the order inside); one chain of fused multiply-adds per xi, from +0 over input blocks and live
 //! lanes; bias, residual and activation as everywhere. Nothing depends on batches or on how a layer is split.
 
 use core::ops::Range;
