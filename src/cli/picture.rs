@@ -35,7 +35,7 @@ mod tests {
 
     #[test]
     fn two_rows_are_one_line() {
-        assert_eq!(lines(&[0, 255, 0, 255, 128, 128], 2, false), [" @", "--"]);
+        assert_eq!(lines(&[0, 255, 0, 255, 128, 128], 2, false), [" @", "::"]);
         let colored = lines(&[0, 255, 255, 0], 2, true);
         assert_eq!(colored, ["\x1b[38;5;232m\x1b[48;5;255m▀\x1b[38;5;255m\x1b[48;5;232m▀\x1b[0m"]);
     }

@@ -102,6 +102,14 @@ impl Family {
     }
 }
 
+/// The largest window that the direct kernel takes.
+const DIRECT_TAPS: usize = 128;
+
+/// Whether some algorithm serves a window of so many taps over so many channels of a group.
+pub fn serves_window(taps: usize, channels: usize) -> bool {
+    taps <= DIRECT_TAPS || (taps * channels).div_ceil(16) <= im2col::MAX_COLUMN
+}
+
 /// An entry of the list: the reason for taking it, or for passing on.
 type Rule = fn(&ConvShape, &PlanOptions) -> Result<(Algorithm, String), String>;
 
@@ -136,7 +144,7 @@ pub fn choose(shape: &ConvShape, options: &PlanOptions) -> Choice {
             Err(reason) => passed.push(format!("not {name}: {reason}")),
         }
     }
-    unreachable!("direct convolution serves what nothing before it does")
+    unreachable!("windows that nothing serves are refused before")
 }
 
 /// The undilated convolution of one fragment of a dilated one with stride 1, and the fragment's first input pixel.
@@ -293,6 +301,9 @@ fn grouped(shape: &ConvShape, _: &PlanOptions) -> Result<(Algorithm, String), St
 fn direct(shape: &ConvShape, _: &PlanOptions) -> Result<(Algorithm, String), String> {
     if shape.groups > 1 && !shape.groups_are_blocks {
         return Err("groups are no whole blocks".into());
+    }
+    if shape.geometry.taps() > DIRECT_TAPS {
+        return Err(format!("its window has more than {DIRECT_TAPS} taps"));
     }
     Ok((Algorithm::Direct, "straight from the blocks, no copy".into()))
 }

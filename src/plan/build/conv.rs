@@ -106,6 +106,9 @@ impl<'g> Builder<'g> {
         let x = node.inputs[0];
         let (in_channels, out_channels) = (self.graph.shape(x)[1], self.graph.shape(node.output)[1]);
         let group_channels = [in_channels / layer.groups, out_channels / layer.groups];
+        if !choose::serves_window(layer.geometry.taps(), group_channels[0]) {
+            return Err(node_error(node, "its window is too large"));
+        }
         let parts_are_blocks = match &self.blocked[x.0] {
             Some(view) => view.layout.is_contiguous(),
             None => true,
