@@ -169,7 +169,8 @@ fn one_line(text: &str) -> String {
 fn usage(message: &str) -> String {
     let reason = message.split("\n\nUsage:").next().unwrap_or(message);
     let reason = reason.split("\n\nFor more information").next().unwrap_or(reason);
-    reason.strip_prefix("error: ").unwrap_or(reason).to_owned()
+    let reason = reason.strip_prefix("error: ").unwrap_or(reason);
+    reason.split("\n\n").map(str::trim).collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]

@@ -382,6 +382,7 @@ fn inputs_that_do_not_fit_are_refused() {
         (folder.npy("short.npy", "<f4", &[1, 2, 2, 2], &[0; 31]), "31 bytes"),
         (folder.npy("huge.npy", "<f4", &[1 << 40, 2, 2, 2], &[0; 32]), "fill"),
         (folder.write("text.npy", b"no array"), ".npy"),
+        (folder.write("text.png", b"no image"), "1 or 3 channels"),
         (folder.write("text.pb", b"no tensor"), "text.pb"),
         (folder.write("x.tiff", b""), ".npy, .png, .jpg or .pb"),
         (folder.path("missing.npy"), "missing.npy"),
@@ -457,6 +458,10 @@ fn bytes_and_images_are_taken() {
         let (mean, std) = ([-0.5, 0.0, 0.25][channel], [0.5, 2.0, 1.0][channel]);
         let value = (planes[(2 - channel) * 4 + pixel] / 255.0 - mean) / std;
         assert_eq!(result, value.max(0.0), "{index}");
+    }
+    let broken = folder.write("broken.png", &std::fs::read(&png).expect("a picture")[..40]);
+    for path in [broken, folder.path("missing.jpg")] {
+        assert!(refused(&["run", &floats_model, "--input", &path]).contains(&path));
     }
     // In text the notice stands on standard error.
     let output = sinew(&["run", &floats_model, "--input", &png, "--resize", "pad"]);

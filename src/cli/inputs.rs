@@ -256,7 +256,7 @@ fn read(
         "npy" => npy::read(&files::read(path)?).map_err(at)?,
         "pb" => sinew::onnx::read_tensor(&files::read(path)?).map_err(|error| at(error.to_string()))?,
         "png" | "jpg" | "jpeg" => {
-            let recipe = arguments.preprocess().for_input(port)?;
+            let recipe = arguments.preprocess().for_input(port).map_err(|error| at(error.to_string()))?;
             let tensor = image(path, &recipe)?;
             if recipes.iter().all(|(name, _)| *name != port.name) {
                 recipes.push((port.name.clone(), recipe));
