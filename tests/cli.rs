@@ -407,6 +407,10 @@ fn outputs_are_written_completely_or_not_at_all() {
     let raw = folder.path("y.bin");
     refused(&["run", &model, "--raw-output", &raw, "--output", &inside]);
     refused(&["run", &model, "--raw-output", &inside]);
+    // What was written before the failure is taken back.
+    let out = folder.path("out");
+    refused(&["run", &model, "--output", &out, "--raw-output", &inside]);
+    std::fs::remove_dir(&out).expect("an empty folder");
     refused(&["run", &model, "--raw-output", &folder.path("")]);
     assert_eq!(folder.names(), ["file", "relu.onnx"]);
     succeeds(&["run", &model, "--raw-output", &raw]);
