@@ -5,13 +5,16 @@ mod support {
     pub mod blocks;
 }
 
+use std::ops::Range;
+
 use proptest::prelude::*;
 use proptest::sample::Index;
 use sinew_kernels::activation::Activation;
+use sinew_kernels::conv::grouped::{self, GroupedArgs};
 use sinew_kernels::conv::reference::Reference;
-use sinew_kernels::conv::{ConvArgs, ConvFn, ConvGeometry};
+use sinew_kernels::conv::{ConvArgs, ConvGeometry, im2col};
 use sinew_kernels::epilogue::Epilogue;
-use sinew_kernels::isa::Kernels;
+use sinew_kernels::isa::Kernels as Table;
 use sinew_kernels::{Block, LANES};
 use support::blocks::{Guarded, Numbers, assert_same, config, tables};
 
@@ -127,12 +130,15 @@ fn pack(case: &Case, weights: &[f32]) -> Vec<Block> {
     out
 }
 
+/// A kernel with its operands: computes a range of pixels.
+type Compute<'a> = Box<dyn Fn(Range<usize>, &mut [&mut [Block]]) + 'a>;
+
 /// Runs a kernel with the output pixels cut at the given places; gives the slices one after the other.
-fn run(name: &str, kernel: ConvFn, args: &ConvArgs<'_>, slices: usize, cuts: &[usize]) -> Vec<Block> {
+fn run(name: &str, kernel: &Compute<'_>, slices: usize, cuts: &[usize]) -> Vec<Block> {
     let mut out = vec![Vec::new(); slices];
     for cut in cuts.windows(2) {
         let mut part = Guarded::new(slices, cut[1] - cut[0]);
-        part.with(|slices| kernel(args, cut[0]..cut[1], slices));
+        part.with(|slices| kernel(cut[0]..cut[1], slices));
         let part = part.take(name);
         for (slice, out) in out.iter_mut().enumerate() {
             out.extend(&part[slice * (cut[1] - cut[0])..][..cut[1] - cut[0]]);
@@ -236,29 +242,107 @@ prop_compose! {
     }
 }
 
-/// Every kernel that takes blocked input and computes all channels from all channels.
-fn kernels(table: &Kernels) -> Vec<(&'static str, ConvFn)> {
-    vec![(table.direct.name, table.direct.run)]
-}
+/// Every kernel that computes a case, on one table.
+type Kernels<'a> = &'a dyn Fn(&'static Table) -> Vec<(&'static str, Compute<'a>)>;
 
+/// Kernels that compute all channels from all channels.
 fn check_dense(case: &Case, cuts: &[Index]) {
     let plain = Plain::new(case);
-    let geometry = case.geometry();
-    let bias = to_blocks(&plain.bias, case.outputs);
-    let residual = to_blocks(&plain.residual, case.outputs);
+    let operands = Blocks::new(case, &plain);
+    let (lanes, weights) = (lanes(case.channels), pack(case, &plain.weights));
     let args = ConvArgs {
-        geometry,
-        lanes: &lanes(case.channels),
-        input: &to_blocks(&plain.input, case.channels),
-        weights: &pack(case, &plain.weights),
-        epilogue: Epilogue {
-            bias: &bias,
+        geometry: case.geometry(),
+        lanes: &lanes,
+        input: &operands.input,
+        weights: &weights,
+        epilogue: operands.epilogue(case),
+    };
+    // whole rows, or any pixels where there is one row
+    let unit = if args.geometry.out_height == 1 { 1 } else { args.geometry.out_width };
+    check(case, &plain, cuts, unit, &|table| {
+        let direct: Compute<'_> = Box::new(move |pixels, out| (table.direct.run)(&args, pixels, out));
+        let mut kernels = vec![(table.direct.name, direct)];
+        if !case.max_min {
+            // Strips of 5 pixels, so that there are several.
+            let scratch = 5 * im2col::column_blocks(&args.geometry, args.lanes);
+            let gathered: Compute<'_> = Box::new(move |pixels, out| {
+                im2col::run(table, &args, pixels, out, &mut vec![[f32::NAN; LANES]; scratch]);
+            });
+            kernels.push(("im2col", gathered));
+        }
+        kernels
+    });
+}
+
+/// Groups of any number of channels.
+fn check_grouped(case: &Case, cuts: &[Index]) {
+    let plain = Plain::new(case);
+    let operands = Blocks::new(case, &plain);
+    let weights = pack_grouped(case, &plain.weights);
+    let args = GroupedArgs {
+        geometry: case.geometry(),
+        channels: [case.channels / case.groups, case.outputs / case.groups],
+        groups: case.groups,
+        input: &operands.input,
+        first_block: 0,
+        weights: &weights,
+        epilogue: operands.epilogue(case),
+    };
+    check(case, &plain, cuts, args.geometry.out_width, &|table| {
+        let scratch = grouped::scratch_blocks(&args.geometry, args.channels[0]);
+        let kernel: Compute<'_> = Box::new(move |pixels, out| {
+            (table.grouped.run)(&args, pixels, out, &mut vec![[f32::NAN; LANES]; scratch]);
+        });
+        vec![(table.grouped.name, kernel)]
+    });
+}
+
+/// `[output block][tap][channel of the group][16]`.
+fn pack_grouped(case: &Case, weights: &[f32]) -> Vec<Block> {
+    let (taps, channels) = (case.kernel[0] * case.kernel[1], case.channels / case.groups);
+    let mut out = Vec::new();
+    for (block, tap) in (0..blocks(case.outputs)).flat_map(|block| (0..taps).map(move |tap| (block, tap))) {
+        for channel in 0..channels {
+            out.push(std::array::from_fn(|lane| {
+                let output = block * LANES + lane;
+                weights.get((output * channels + channel) * taps + tap).copied().unwrap_or(f32::NAN)
+            }));
+        }
+    }
+    out
+}
+
+/// The operands of a case in blocks.
+struct Blocks {
+    input: Vec<Block>,
+    bias: Vec<Block>,
+    residual: Vec<Block>,
+}
+
+impl Blocks {
+    fn new(case: &Case, plain: &Plain) -> Self {
+        Self {
+            input: to_blocks(&plain.input, case.channels),
+            bias: to_blocks(&plain.bias, case.outputs),
+            residual: to_blocks(&plain.residual, case.outputs),
+        }
+    }
+
+    fn epilogue(&self, case: &Case) -> Epilogue<'_> {
+        Epilogue {
+            bias: &self.bias,
             before: case.before,
-            residual: case.residual.then_some(&residual[..]),
+            residual: case.residual.then_some(&self.residual[..]),
             after: case.after,
             max_min: case.max_min,
-        },
-    };
+        }
+    }
+}
+
+/// The scalar table against the definition, every table against the scalar one, whole and in parts.
+/// The pixels of a part come in multiples of `unit`.
+fn check(case: &Case, plain: &Plain, cuts: &[Index], unit: usize, kernels: Kernels<'_>) {
+    let geometry = case.geometry();
     let mut out_lanes = lanes(case.outputs);
     if case.max_min {
         out_lanes.extend_from_within(..);
@@ -267,22 +351,20 @@ fn check_dense(case: &Case, cuts: &[Index]) {
     let whole = [0, geometry.out_pixels()];
     let scalar = tables().last().expect("scalar is always there");
     let want: Vec<_> =
-        kernels(scalar).into_iter().map(|(name, kernel)| run(name, kernel, &args, slices, &whole)).collect();
+        kernels(scalar).iter().map(|(name, kernel)| run(name, kernel, slices, &whole)).collect();
     if !case.special {
         for got in &want {
-            assert_close(case, &plain, got);
+            assert_close(case, plain, got);
         }
     }
-    // whole rows, or any pixels where there is one row
-    let unit = if geometry.out_height == 1 { 1 } else { geometry.out_width };
     let mut parts: Vec<_> =
         cuts.iter().map(|cut| cut.index(geometry.out_pixels() / unit + 1) * unit).collect();
     parts.extend(whole);
     parts.sort_unstable();
     for table in tables() {
-        for ((name, kernel), want) in kernels(table).into_iter().zip(&want) {
+        for ((name, kernel), want) in kernels(table).iter().zip(&want) {
             for cuts in [&whole[..], &parts] {
-                let got = run(name, kernel, &args, slices, cuts);
+                let got = run(name, kernel, slices, cuts);
                 assert_same(name, &got, want, &out_lanes, geometry.out_pixels());
             }
         }
@@ -309,5 +391,21 @@ proptest! {
         (case.size, case.kernel, case.stride) = ([1, pixels], [1, 1], [1, 1]);
         (case.pads, case.end_pads) = ([0, 0], [0, 0]);
         check_dense(&case, &cuts);
+    }
+
+    #[test]
+    fn grouped_convolutions_agree(
+        mut case in dense_case(),
+        (groups, inputs, outputs) in prop_oneof![
+            2 => (1..=20usize, Just(4usize), Just(4usize)),
+            1 => (1..=10usize, Just(8usize), Just(8usize)),
+            1 => (1..=40usize, Just(1usize), 1..=3usize),
+            3 => (1..=9usize, 1..=20usize, 1..=20usize),
+        ],
+        cuts in prop::collection::vec(any::<Index>(), 0..3),
+    ) {
+        (case.groups, case.channels, case.outputs) = (groups, groups * inputs, groups * outputs);
+        prop_assume!(case.out_size().is_some());
+        check_grouped(&case, &cuts);
     }
 }
