@@ -19,6 +19,7 @@ use core::fmt;
 use core::str::FromStr;
 
 use crate::conv::ConvKernel;
+use crate::conv::plain_image::PlainConvKernel;
 use crate::conv::winograd::Winograd;
 use crate::elementwise::{ActivateFn, ActivateInPlaceFn, BinaryFn, ScaleFn};
 
@@ -93,6 +94,8 @@ pub struct Kernels {
     pub isa: Isa,
     /// Convolution from blocked input.
     pub direct: ConvKernel,
+    /// Convolution from a plain image.
+    pub plain_image: PlainConvKernel,
     /// A function of one map.
     pub activate: Kernel<ActivateFn>,
     /// A function of one map, in place.

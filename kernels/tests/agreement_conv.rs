@@ -5,11 +5,14 @@ mod support {
     pub mod blocks;
 }
 
+use std::ops::Range;
+
 use proptest::prelude::*;
 use proptest::sample::Index;
 use sinew_kernels::activation::Activation;
+use sinew_kernels::conv::plain_image::{self, PlainConvArgs};
 use sinew_kernels::conv::reference::Reference;
-use sinew_kernels::conv::{ConvArgs, ConvFn, ConvGeometry};
+use sinew_kernels::conv::{ConvArgs, ConvGeometry};
 use sinew_kernels::epilogue::Epilogue;
 use sinew_kernels::isa::Kernels;
 use sinew_kernels::{Block, LANES};
@@ -127,12 +130,26 @@ fn pack(case: &Case, weights: &[f32]) -> Vec<Block> {
     out
 }
 
+/// `[output block][channel][tap][16]`.
+fn pack_by_channel(case: &Case, weights: &[f32]) -> Vec<Block> {
+    let k = case.channels * case.kernel[0] * case.kernel[1];
+    let weight =
+        |output: usize, k_index: usize| weights.get(output * k + k_index).copied().unwrap_or(f32::NAN);
+    let of_block = |block: usize| {
+        (0..k).map(move |index| std::array::from_fn(|output| weight(block * LANES + output, index)))
+    };
+    (0..blocks(case.outputs)).flat_map(of_block).collect()
+}
+
+/// A kernel with its operands: computes the pixels of a range.
+type Run<'a> = dyn Fn(Range<usize>, &mut [&mut [Block]]) + 'a;
+
 /// Runs a kernel with the output pixels cut at the given places; gives the slices one after the other.
-fn run(name: &str, kernel: ConvFn, args: &ConvArgs<'_>, slices: usize, cuts: &[usize]) -> Vec<Block> {
+fn run(name: &str, kernel: &Run<'_>, slices: usize, cuts: &[usize]) -> Vec<Block> {
     let mut out = vec![Vec::new(); slices];
     for cut in cuts.windows(2) {
         let mut part = Guarded::new(slices, cut[1] - cut[0]);
-        part.with(|slices| kernel(args, cut[0]..cut[1], slices));
+        part.with(|slices| kernel(cut[0]..cut[1], slices));
         let part = part.take(name);
         for (slice, out) in out.iter_mut().enumerate() {
             out.extend(&part[slice * (cut[1] - cut[0])..][..cut[1] - cut[0]]);
@@ -236,68 +253,119 @@ prop_compose! {
     }
 }
 
-/// Every kernel that takes blocked input and computes all channels from all channels.
-fn kernels(table: &Kernels) -> Vec<(&'static str, ConvFn)> {
-    vec![(table.direct.name, table.direct.run)]
-}
-
-fn check_dense(case: &Case, cuts: &[Index]) {
-    let plain = Plain::new(case);
+/// Checks one kernel of every table: the scalar one against the definition, the others against the scalar one, the
+/// output whole and cut into parts. `kernel` gives a table's name and entry point with its operands.
+fn check<'a>(
+    case: &Case,
+    plain: &Plain,
+    cuts: &[Index],
+    kernel: impl Fn(&'static Kernels) -> (&'static str, Box<Run<'a>>),
+) {
     let geometry = case.geometry();
-    let bias = to_blocks(&plain.bias, case.outputs);
-    let residual = to_blocks(&plain.residual, case.outputs);
-    let args = ConvArgs {
-        geometry,
-        lanes: &lanes(case.channels),
-        input: &to_blocks(&plain.input, case.channels),
-        weights: &pack(case, &plain.weights),
-        epilogue: Epilogue {
-            bias: &bias,
-            before: case.before,
-            residual: case.residual.then_some(&residual[..]),
-            after: case.after,
-            max_min: case.max_min,
-        },
-    };
     let mut out_lanes = lanes(case.outputs);
     if case.max_min {
         out_lanes.extend_from_within(..);
     }
-    let slices = out_lanes.len();
-    let whole = [0, geometry.out_pixels()];
-    let scalar = tables().last().expect("scalar is always there");
-    let want: Vec<_> =
-        kernels(scalar).into_iter().map(|(name, kernel)| run(name, kernel, &args, slices, &whole)).collect();
-    if !case.special {
-        for got in &want {
-            assert_close(case, &plain, got);
-        }
-    }
+    let pixels = geometry.out_pixels();
     // whole rows, or any pixels where there is one row
     let unit = if geometry.out_height == 1 { 1 } else { geometry.out_width };
-    let mut parts: Vec<_> =
-        cuts.iter().map(|cut| cut.index(geometry.out_pixels() / unit + 1) * unit).collect();
-    parts.extend(whole);
+    let mut parts: Vec<_> = cuts.iter().map(|cut| cut.index(pixels / unit + 1) * unit).collect();
+    parts.extend([0, pixels]);
     parts.sort_unstable();
+    let (name, scalar) = kernel(tables().last().expect("scalar is always there"));
+    let want = run(name, &*scalar, out_lanes.len(), &[0, pixels]);
+    if !case.special {
+        assert_close(case, plain, &want);
+    }
     for table in tables() {
-        for ((name, kernel), want) in kernels(table).into_iter().zip(&want) {
-            for cuts in [&whole[..], &parts] {
-                let got = run(name, kernel, &args, slices, cuts);
-                assert_same(name, &got, want, &out_lanes, geometry.out_pixels());
-            }
+        let (name, kernel) = kernel(table);
+        for cuts in [&[0, pixels][..], &parts] {
+            let got = run(name, &*kernel, out_lanes.len(), cuts);
+            assert_same(name, &got, &want, &out_lanes, pixels);
         }
     }
+}
+
+/// What the epilogue reads, in blocks.
+struct After {
+    bias: Vec<Block>,
+    residual: Vec<Block>,
+}
+
+impl After {
+    fn new(case: &Case, plain: &Plain) -> Self {
+        Self {
+            bias: to_blocks(&plain.bias, case.outputs),
+            residual: to_blocks(&plain.residual, case.outputs),
+        }
+    }
+
+    fn epilogue(&self, case: &Case) -> Epilogue<'_> {
+        Epilogue {
+            bias: &self.bias,
+            before: case.before,
+            residual: case.residual.then_some(&self.residual[..]),
+            after: case.after,
+            max_min: case.max_min,
+        }
+    }
+}
+
+fn check_direct(case: &Case, cuts: &[Index]) {
+    let plain = Plain::new(case);
+    let after = After::new(case, &plain);
+    let args = ConvArgs {
+        geometry: case.geometry(),
+        lanes: &lanes(case.channels),
+        input: &to_blocks(&plain.input, case.channels),
+        weights: &pack(case, &plain.weights),
+        epilogue: after.epilogue(case),
+    };
+    check(case, &plain, cuts, |table| {
+        let direct = table.direct;
+        (direct.name, Box::new(move |pixels, out| (direct.run)(&args, pixels, out)))
+    });
+}
+
+/// The image's elements in the order of rows, pixels, channels.
+fn interleave(plain: &[f32], channels: usize) -> Vec<f32> {
+    let pixels = plain.len() / channels;
+    (0..plain.len()).map(|i| plain[i % channels * pixels + i / channels]).collect()
+}
+
+fn check_plain_image(case: &Case, interleaved: bool, cuts: &[Index]) {
+    let plain = Plain::new(case);
+    let after = After::new(case, &plain);
+    let [height, width] = case.size;
+    let channels = case.channels;
+    let input = if interleaved { interleave(&plain.input, channels) } else { plain.input.clone() };
+    let args = PlainConvArgs {
+        geometry: case.geometry(),
+        channels,
+        input: &input,
+        strides: if interleaved { [1, width * channels, channels] } else { [height * width, width, 1] },
+        weights: &pack_by_channel(case, &plain.weights),
+        epilogue: after.epilogue(case),
+    };
+    check(case, &plain, cuts, |table| {
+        let kernel = table.plain_image;
+        let run = move |pixels, out: &mut [&mut [Block]]| {
+            let mut scratch = vec![f32::NAN; plain_image::scratch_len(&args.geometry, channels)];
+            (kernel.run)(&args, pixels, &mut scratch, out);
+        };
+        (kernel.name, Box::new(run))
+    });
 }
 
 proptest! {
     #![proptest_config(config(200))]
 
     #[test]
-    fn dense_convolutions_agree(
+    fn direct_convolutions_agree(
         case in dense_case().prop_filter("no output", |case| case.out_size().is_some()),
         cuts in prop::collection::vec(any::<Index>(), 0..3),
     ) {
-        check_dense(&case, &cuts);
+        check_direct(&case, &cuts);
     }
 
     #[test]
@@ -308,6 +376,21 @@ proptest! {
     ) {
         (case.size, case.kernel, case.stride) = ([1, pixels], [1, 1], [1, 1]);
         (case.pads, case.end_pads) = ([0, 0], [0, 0]);
-        check_dense(&case, &cuts);
+        check_direct(&case, &cuts);
+    }
+
+    #[test]
+    fn convolutions_of_plain_images_agree(
+        case in dense_case().prop_filter("no output", |case| case.out_size().is_some()),
+        channels in 1..=5usize,
+        kernel in prop_oneof![3 => Just(None), 1 => Just(Some([7, 7]))],
+        interleaved: bool,
+        cuts in prop::collection::vec(any::<Index>(), 0..3),
+    ) {
+        let mut case = Case { channels, ..case };
+        if let Some(kernel) = kernel {
+            (case.kernel, case.dilation, case.pads, case.end_pads) = (kernel, [1, 1], [3, 3], [3, 3]);
+        }
+        check_plain_image(&case, interleaved, &cuts);
     }
 }

@@ -5,7 +5,9 @@ use core::ops::Range;
 
 use crate::Block;
 use crate::activation::Activation;
-use crate::conv::direct::{self, Row, Scratch, Tiles, tiles};
+use crate::conv::direct::{self, Row, Tiles};
+use crate::conv::plain_image::{self, PlainConvArgs, PlainConvKernel, PlainRow, PlainTiles};
+use crate::conv::tiling::{Taps, tiles};
 use crate::conv::winograd::input::Batch;
 use crate::conv::winograd::multiply::{Column, Product, registers};
 use crate::conv::winograd::output::Output;
@@ -158,7 +160,8 @@ entry_points! {
         |simd, args, pixels, out| elementwise::binary(simd, activate_in_place_avx2, args, pixels, out);
     scale_avx2(args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
         |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_avx2, args, pixels, out);
-    direct_avx2[M, N](row: &Row<'_>, scratch: &mut Scratch, out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
+    direct_avx2[M, N](row: &Row<'_>, taps: &Taps, window: &mut [Block], out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
+    plain_image_avx2[M, N](row: &PlainRow<'_>, out: &mut [&mut [Block]]) = plain_image::row::<_, M, N>;
 }
 
 // 6 pixels x 1 block: 12 sums, 2 of weights and 1 of input are 15 of 16 registers.
@@ -166,6 +169,17 @@ entry_points! {
 fn direct_6x1_avx2(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
     let tiles = Tiles { rows: &[tiles!(direct_avx2, 1: 1 2 3 4 5 6)], finish: epilogue_avx2 };
     direct::run(&tiles, args, pixels, out);
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn plain_image_6x1_avx2(
+    args: &PlainConvArgs<'_>,
+    pixels: Range<usize>,
+    scratch: &mut [f32],
+    out: &mut [&mut [Block]],
+) {
+    let tiles = PlainTiles { rows: &[tiles!(plain_image_avx2, 1: 1 2 3 4 5 6)], finish: epilogue_avx2 };
+    plain_image::run(&tiles, args, pixels, scratch, out);
 }
 
 entry_points! {
@@ -192,6 +206,7 @@ pub(crate) fn kernels() -> Kernels {
     Kernels {
         isa: Isa::Avx2,
         direct: ConvKernel { name: "direct_6x1_avx2", run: direct_6x1_avx2 },
+        plain_image: PlainConvKernel { name: "plain_image_6x1_avx2", run: plain_image_6x1_avx2 },
         activate: kernel!(activate_avx2),
         activate_in_place: kernel!(activate_in_place_avx2),
         binary: kernel!(binary_avx2),

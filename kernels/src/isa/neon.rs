@@ -5,7 +5,9 @@ use core::ops::Range;
 
 use crate::Block;
 use crate::activation::Activation;
-use crate::conv::direct::{self, Row, Scratch, Tiles, tiles};
+use crate::conv::direct::{self, Row, Tiles};
+use crate::conv::plain_image::{self, PlainConvArgs, PlainConvKernel, PlainRow, PlainTiles};
+use crate::conv::tiling::{Taps, tiles};
 use crate::conv::winograd::input::Batch;
 use crate::conv::winograd::multiply::{Column, Product, registers};
 use crate::conv::winograd::output::Output;
@@ -162,7 +164,8 @@ entry_points! {
         |simd, args, pixels, out| elementwise::binary(simd, activate_in_place_neon, args, pixels, out);
     scale_neon(args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
         |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_neon, args, pixels, out);
-    direct_neon[M, N](row: &Row<'_>, scratch: &mut Scratch, out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
+    direct_neon[M, N](row: &Row<'_>, taps: &Taps, window: &mut [Block], out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
+    plain_image_neon[M, N](row: &PlainRow<'_>, out: &mut [&mut [Block]]) = plain_image::row::<_, M, N>;
 }
 
 // 6 pixels x 1 block: 24 sums, 4 of weights and 1 of input are 29 of 32 registers.
@@ -170,6 +173,17 @@ entry_points! {
 fn direct_6x1_neon(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
     let tiles = Tiles { rows: &[tiles!(direct_neon, 1: 1 2 3 4 5 6)], finish: epilogue_neon };
     direct::run(&tiles, args, pixels, out);
+}
+
+#[target_feature(enable = "neon")]
+fn plain_image_6x1_neon(
+    args: &PlainConvArgs<'_>,
+    pixels: Range<usize>,
+    scratch: &mut [f32],
+    out: &mut [&mut [Block]],
+) {
+    let tiles = PlainTiles { rows: &[tiles!(plain_image_neon, 1: 1 2 3 4 5 6)], finish: epilogue_neon };
+    plain_image::run(&tiles, args, pixels, scratch, out);
 }
 
 entry_points! {
@@ -196,6 +210,7 @@ pub(crate) fn kernels() -> Kernels {
     Kernels {
         isa: Isa::Neon,
         direct: ConvKernel { name: "direct_6x1_neon", run: direct_6x1_neon },
+        plain_image: PlainConvKernel { name: "plain_image_6x1_neon", run: plain_image_6x1_neon },
         activate: kernel!(activate_neon),
         activate_in_place: kernel!(activate_in_place_neon),
         binary: kernel!(binary_neon),

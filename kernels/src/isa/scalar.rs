@@ -133,7 +133,9 @@ macro_rules! scalar_table {
 
         use super::{Lane, Scalar};
         use crate::Block;
-        use crate::conv::direct::{self, Row, Scratch, Tiles, tiles};
+        use crate::conv::direct::{self, Row, Tiles};
+use crate::conv::plain_image::{self, PlainConvArgs, PlainConvKernel, PlainRow, PlainTiles};
+use crate::conv::tiling::{Taps, tiles};
         use crate::conv::{ConvArgs, ConvKernel};
         use crate::epilogue::{Rest, self};
         use crate::isa::{Isa, Kernels, entry_points, kernel};
@@ -158,13 +160,20 @@ macro_rules! scalar_table {
                 |simd, args, pixels, out| elementwise::binary(simd, activate_in_place_scalar, args, pixels, out);
             scale_scalar(args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
                 |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_scalar, args, pixels, out);
-            direct_scalar[M, N](row: &Row<'_>, scratch: &mut Scratch, out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
+            direct_scalar[M, N](row: &Row<'_>, taps: &Taps, window: &mut [Block], out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
+            plain_image_scalar[M, N](row: &PlainRow<'_>, out: &mut [&mut [Block]]) = plain_image::row::<_, M, N>;
         }
 
         $(#[$features])?
         fn direct_2x1_scalar(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
             let tiles = Tiles { rows: &[tiles!(direct_scalar, 1: 1 2)], finish: epilogue_scalar };
             direct::run(&tiles, args, pixels, out);
+        }
+
+        $(#[$features])?
+        fn plain_image_2x1_scalar(args: &PlainConvArgs<'_>, pixels: Range<usize>, scratch: &mut [f32], out: &mut [&mut [Block]]) {
+            let tiles = PlainTiles { rows: &[tiles!(plain_image_scalar, 1: 1 2)], finish: epilogue_scalar };
+            plain_image::run(&tiles, args, pixels, scratch, out);
         }
 
         entry_points! {
@@ -193,6 +202,7 @@ macro_rules! scalar_table {
             Kernels {
                 isa: Isa::Scalar,
                 direct: ConvKernel { name: "direct_2x1_scalar", run: direct_2x1_scalar },
+                plain_image: PlainConvKernel { name: "plain_image_2x1_scalar", run: plain_image_2x1_scalar },
                 activate: kernel!(activate_scalar),
                 activate_in_place: kernel!(activate_in_place_scalar),
                 binary: kernel!(binary_scalar),
