@@ -8,6 +8,7 @@ mod model;
 pub mod onnx;
 pub mod optimize;
 pub mod plan;
+pub mod preprocess;
 pub mod run;
 pub mod tensor;
 

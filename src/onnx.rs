@@ -6,7 +6,9 @@ pub mod build;
 pub mod export;
 pub mod import;
 mod proto;
+pub mod recover;
 
 pub use build::{Attribute, Builder, Extent};
 pub use export::export;
-pub use import::{ImportOptions, Imported, Limits, import};
+pub use import::{ImportOptions, Imported, Limits, import, read_tensor};
+pub use recover::{Missed, Recovered, Recovery, recover};

@@ -7,6 +7,8 @@
 //! ```
 
 pub mod direct;
+pub mod grouped;
+pub mod im2col;
 pub mod plain_image;
 pub mod reference;
 pub(crate) mod tiling;

@@ -118,6 +118,11 @@ impl Tail<'_> {
         simd.add(v, simd.splat(self.zero))
     }
 
+    /// What is applied last, as a clamp.
+    pub(crate) fn clamp(&self) -> (f32, f32, f32) {
+        (self.low, self.high, self.zero)
+    }
+
     /// Bias of output block `block`, counted from the first one computed.
     #[inline(always)]
     pub(crate) fn bias(&self, block: usize) -> &Block {

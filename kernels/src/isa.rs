@@ -18,10 +18,16 @@ pub(crate) mod scalar;
 use core::fmt;
 use core::str::FromStr;
 
+use crate::channels::{LrnFn, SoftmaxFn};
 use crate::conv::ConvKernel;
 use crate::conv::plain_image::PlainConvKernel;
+use crate::conv::grouped::GroupedFn;
 use crate::conv::winograd::Winograd;
+use crate::depthwise::DepthwiseFn;
 use crate::elementwise::{ActivateFn, ActivateInPlaceFn, BinaryFn, ScaleFn};
+use crate::layout::{PackFn, UnpackFn};
+use crate::pool::{GlobalPoolFn, PoolFn, SqueezeFn};
+use crate::probe::ProbeKernel;
 
 /// An instruction set that has kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -92,10 +98,16 @@ impl core::error::Error for UnknownIsa {}
 pub struct Kernels {
     /// The instruction set.
     pub isa: Isa,
+    /// What measures the machine.
+    pub probe: ProbeKernel,
     /// Convolution from blocked input.
     pub direct: ConvKernel,
     /// Convolution from a plain image.
     pub plain_image: PlainConvKernel,
+    /// Convolution with groups that are no whole blocks.
+    pub grouped: Kernel<GroupedFn>,
+    /// Convolution of each channel by itself.
+    pub depthwise: Kernel<DepthwiseFn>,
     /// A function of one map.
     pub activate: Kernel<ActivateFn>,
     /// A function of one map, in place.
@@ -104,8 +116,25 @@ pub struct Kernels {
     pub binary: Kernel<BinaryFn>,
     /// Scale and add: gates, batch normalization.
     pub scale: Kernel<ScaleFn>,
+    /// Plain to blocks.
+    pub pack: Kernel<PackFn>,
+    /// Blocks to plain.
+    pub unpack: Kernel<UnpackFn>,
     /// Winograd convolution, one entry per tile.
     pub winograd: [Winograd; 5],
+    /// Softmax over channels.
+    pub softmax: Kernel<SoftmaxFn>,
+    /// Local response normalization.
+    pub lrn: Kernel<LrnFn>,
+    /// Largest or mean of windows.
+    pub pool: Kernel<PoolFn>,
+    /// MaxMin and the max pool behind it: the first half of the output slices for `relu(x)`, the second for
+    /// `relu(-x)`.
+    pub maxmin_pool: Kernel<PoolFn>,
+    /// Largest or mean of a plane.
+    pub global_pool: Kernel<GlobalPoolFn>,
+    /// The sum of a plane, rows at a time.
+    pub squeeze: Kernel<SqueezeFn>,
 }
 
 /// A function without tile sizes, and its name.

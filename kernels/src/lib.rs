@@ -12,11 +12,16 @@
 #![cfg_attr(not(feature = "std"), no_std)]
 
 pub mod activation;
+pub mod channels;
 pub mod conv;
+pub mod depthwise;
 pub mod elementwise;
 pub mod epilogue;
 pub mod isa;
+pub mod layout;
 pub(crate) mod math;
+pub mod pool;
+pub mod probe;
 pub mod simd;
 
 /// Channels in a block.

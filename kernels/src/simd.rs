@@ -6,7 +6,7 @@
 
 #![allow(unsafe_code, reason = "the trait's contract is `unsafe`; see its safety section")]
 
-use crate::Block;
+use crate::{Block, LANES};
 
 /// The vector operations of one instruction set, on blocks of 16 lanes.
 ///
@@ -43,6 +43,16 @@ pub unsafe trait Simd: Copy {
     fn max(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// The smaller one; NaN and zeros as in [`Simd::max`].
     fn min(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// The largest one; NaN and zeros as in [`Simd::max`].
+    #[inline(always)]
+    fn max3(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector {
+        self.max(self.max(a, b), c)
+    }
+    /// The smallest one; NaN and zeros as in [`Simd::max`].
+    #[inline(always)]
+    fn min3(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector {
+        self.min(self.min(a, b), c)
+    }
     /// `a` where it is above zero or NaN, +0.0 elsewhere.
     fn relu(self, a: Self::Vector) -> Self::Vector;
     /// `low` where `a < low`, then `high` where that is above `high`; a NaN stays, a zero keeps its sign.
@@ -64,6 +74,8 @@ pub unsafe trait Simd: Copy {
     fn mantissa(self, a: Self::Vector) -> Self::Vector;
     /// The canonical NaN (bits 7fc00000) wherever `a` is NaN, `a` elsewhere.
     fn canonical_nan(self, a: Self::Vector) -> Self::Vector;
+    /// `to[j][i] = from[i][j]`.
+    fn transpose(self, from: &[Block; LANES], to: &mut [Block; LANES]);
     /// Asks for the block's cache line to be brought into L2.
     fn prefetch(self, at: &Block);
 }
@@ -91,6 +103,10 @@ macro_rules! unroll {
     ($i:ident < $n:ident <= 4, $body:block) => {
         unroll!(@ $i, $n, $body, 0 1 2 3);
         const { assert!($n <= 4) };
+    };
+    ($i:ident < 32, $body:block) => {
+        unroll!(@ $i, 32, $body,
+            0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31);
     };
     (@ $i:ident, $n:expr, $body:block, $($value:literal)*) => {$(
         if $value < $n {

@@ -3,9 +3,10 @@
 use core::arch::x86_64::*;
 use core::ops::Range;
 
-use crate::Block;
 use crate::activation::Activation;
+use crate::channels::{self, LrnArgs, SoftmaxArgs};
 use crate::conv::direct::{self, Row, Tiles};
+use crate::conv::grouped::{self, GroupedArgs, Parts, Row as GroupedRow};
 use crate::conv::plain_image::{self, PlainConvArgs, PlainConvKernel, PlainRow, PlainTiles};
 use crate::conv::tiling::{Taps, tiles};
 use crate::conv::winograd::input::Batch;
@@ -13,10 +14,15 @@ use crate::conv::winograd::multiply::{Column, Product, registers};
 use crate::conv::winograd::output::Output;
 use crate::conv::winograd::{self, winograd_kernels};
 use crate::conv::{ConvArgs, ConvKernel};
+use crate::depthwise::{self, DepthwiseArgs, Strip, strips};
 use crate::elementwise::{self, BinaryArgs, ScaleArgs};
 use crate::epilogue::{self, Rest};
 use crate::isa::{Isa, Kernels, entry_points, kernel};
+use crate::layout::{self, PackArgs, UnpackArgs};
+use crate::pool::{self, PoolArgs, PoolKind};
+use crate::probe::{self, ProbeKernel};
 use crate::simd::{Simd, simd_ops};
+use crate::{Block, LANES};
 
 #[derive(Clone, Copy)]
 pub(crate) struct Avx2(());
@@ -36,7 +42,14 @@ const SIGN: i32 = i32::MIN;
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn nan_of(a: __m256, result: __m256) -> __m256 {
-    _mm256_blendv_ps(result, a, _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a))
+    nan_of_two(a, a, result)
+}
+
+/// The result with a NaN wherever `a` or `b` is one: a lane of ones is a NaN.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn nan_of_two(a: __m256, b: __m256, result: __m256) -> __m256 {
+    _mm256_or_ps(result, _mm256_cmp_ps::<_CMP_UNORD_Q>(a, b))
 }
 
 #[inline]
@@ -92,6 +105,30 @@ fn canonical_nan(a: __m256) -> __m256 {
     _mm256_blendv_ps(a, nan, _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a))
 }
 
+/// 8 x 8: pairs of rows, then of pairs, then the halves.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn transpose(r: [__m256; 8]) -> [__m256; 8] {
+    let (a0, a1) = (_mm256_unpacklo_ps(r[0], r[1]), _mm256_unpackhi_ps(r[0], r[1]));
+    let (b0, b1) = (_mm256_unpacklo_ps(r[2], r[3]), _mm256_unpackhi_ps(r[2], r[3]));
+    let (c0, c1) = (_mm256_unpacklo_ps(r[4], r[5]), _mm256_unpackhi_ps(r[4], r[5]));
+    let (d0, d1) = (_mm256_unpacklo_ps(r[6], r[7]), _mm256_unpackhi_ps(r[6], r[7]));
+    let (e0, e1) = (_mm256_shuffle_ps::<0x44>(a0, b0), _mm256_shuffle_ps::<0xee>(a0, b0));
+    let (e2, e3) = (_mm256_shuffle_ps::<0x44>(a1, b1), _mm256_shuffle_ps::<0xee>(a1, b1));
+    let (f0, f1) = (_mm256_shuffle_ps::<0x44>(c0, d0), _mm256_shuffle_ps::<0xee>(c0, d0));
+    let (f2, f3) = (_mm256_shuffle_ps::<0x44>(c1, d1), _mm256_shuffle_ps::<0xee>(c1, d1));
+    [
+        _mm256_permute2f128_ps::<0x20>(e0, f0),
+        _mm256_permute2f128_ps::<0x20>(e1, f1),
+        _mm256_permute2f128_ps::<0x20>(e2, f2),
+        _mm256_permute2f128_ps::<0x20>(e3, f3),
+        _mm256_permute2f128_ps::<0x31>(e0, f0),
+        _mm256_permute2f128_ps::<0x31>(e1, f1),
+        _mm256_permute2f128_ps::<0x31>(e2, f2),
+        _mm256_permute2f128_ps::<0x31>(e3, f3),
+    ]
+}
+
 // SAFETY: `new` is callable only where avx2 and fma are enabled.
 unsafe impl Simd for Avx2 {
     type Vector = Pair;
@@ -121,6 +158,15 @@ unsafe impl Simd for Avx2 {
             [nan_of(a[0], _mm256_max_ps(a[0], b[0])), nan_of(a[1], _mm256_max_ps(a[1], b[1]))];
         min(a: Pair, b: Pair) -> Pair =
             [nan_of(a[0], _mm256_min_ps(a[0], b[0])), nan_of(a[1], _mm256_min_ps(a[1], b[1]))];
+        // One comparison finds a NaN in `a` or `b`; the last maximum carries one in `c` over.
+        max3(a: Pair, b: Pair, c: Pair) -> Pair = [
+            nan_of_two(a[0], b[0], _mm256_max_ps(_mm256_max_ps(a[0], b[0]), c[0])),
+            nan_of_two(a[1], b[1], _mm256_max_ps(_mm256_max_ps(a[1], b[1]), c[1])),
+        ];
+        min3(a: Pair, b: Pair, c: Pair) -> Pair = [
+            nan_of_two(a[0], b[0], _mm256_min_ps(_mm256_min_ps(a[0], b[0]), c[0])),
+            nan_of_two(a[1], b[1], _mm256_min_ps(_mm256_min_ps(a[1], b[1]), c[1])),
+        ];
         relu(a: Pair) -> Pair = {
             let zero = _mm256_setzero_ps();
             [_mm256_add_ps(_mm256_max_ps(zero, a[0]), zero), _mm256_add_ps(_mm256_max_ps(zero, a[1]), zero)]
@@ -144,12 +190,29 @@ unsafe impl Simd for Avx2 {
         exponent(a: Pair) -> Pair = [exponent(a[0]), exponent(a[1])];
         mantissa(a: Pair) -> Pair = [mantissa(a[0]), mantissa(a[1])];
         canonical_nan(a: Pair) -> Pair = [canonical_nan(a[0]), canonical_nan(a[1])];
+        transpose(from: &[Block; 16], to: &mut [Block; 16]) = {
+            for i in [0, 8] {
+                for j in [0, 8] {
+                    let mut tile = [_mm256_setzero_ps(); 8];
+                    for (tile, from) in tile.iter_mut().zip(&from[i..i + 8]) {
+                        *tile = _mm256_loadu_ps(from.as_ptr().add(j));
+                    }
+                    for (tile, to) in transpose(tile).into_iter().zip(&mut to[j..j + 8]) {
+                        _mm256_storeu_ps(to.as_mut_ptr().add(i), tile);
+                    }
+                }
+            }
+        };
         prefetch(at: &Block) = _mm_prefetch::<_MM_HINT_T1>(at.as_ptr().cast());
     }
 }
 
 entry_points! {
     [#[target_feature(enable = "avx2,fma")]] Avx2::new();
+    // 12 sums + 2 of the factor + 2 of the addend = 16 of 16 registers.
+    fma_loop_avx2(rounds: usize, state: &mut [Block]) = probe::fma_loop::<_, 6>;
+    read_loop_avx2(from: &[Block], sum: &mut Block) = probe::read_loop::<_, 4>;
+    copy_loop_avx2(from: &[Block], to: &mut [Block]) = probe::copy_loop;
     epilogue_avx2(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) =
         |simd, rest, out, negative| epilogue::finish(simd, activate_in_place_avx2, rest, out, negative);
     activate_in_place_avx2(activation: Activation, data: &mut [Block]) = elementwise::activate_in_place;
@@ -162,6 +225,17 @@ entry_points! {
         |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_avx2, args, pixels, out);
     direct_avx2[M, N](row: &Row<'_>, taps: &Taps, window: &mut [Block], out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
     plain_image_avx2[M, N](row: &PlainRow<'_>, out: &mut [&mut [Block]]) = plain_image::row::<_, M, N>;
+    depthwise_any_avx2[P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip_of_any::<_, P>;
+    depthwise_strip_avx2[K, STRIDE, P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip::<_, K, STRIDE, P>;
+    pack_avx2(args: &PackArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = layout::pack;
+    unpack_avx2(args: &UnpackArgs<'_>, pixels: Range<usize>, out: &mut [f32]) = layout::unpack;
+    softmax_avx2(args: &SoftmaxArgs<'_>, pixels: Range<usize>, out: &mut [Block]) = channels::softmax;
+    lrn_avx2(args: &LrnArgs<'_>, pixels: Range<usize>, out: &mut [Block]) = channels::lrn;
+    pool_avx2(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::pool;
+    maxmin_pool_avx2(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::maxmin_pool;
+    global_pool_avx2(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
+    squeeze_avx2(width: usize, rows: &[Block], sum: &mut Block) = pool::squeeze;
+    grouped_tile_avx2[M](row: &GroupedRow<'_>, first: usize, at: usize, out: &mut [&mut [Block]]) = grouped::tile::<_, M>;
 }
 
 // 6 pixels x 1 block: 12 sums, 2 of weights and 1 of input are 15 of 16 registers.
@@ -201,18 +275,77 @@ fn winograd_multiply_avx2(product: &Product<'_>, m: &mut [Block]) {
     winograd::multiply::split(&choices, product, m);
 }
 
+/// Permutes within quarters: `vpermilps` takes a table of two bits a lane.
+#[target_feature(enable = "avx2,fma")]
+fn spread_avx2(from: &[Block], lanes: &[u32; LANES], out: &mut [Block]) {
+    let simd = Avx2::new();
+    let table = simd.load(&lanes.map(f32::from_bits));
+    let table = [_mm256_castps_si256(table[0]), _mm256_castps_si256(table[1])];
+    for (out, from) in out.iter_mut().zip(from) {
+        let v = simd.load(from);
+        simd.store(out, [_mm256_permutevar_ps(v[0], table[0]), _mm256_permutevar_ps(v[1], table[1])]);
+    }
+}
+
+// 6 sums + the weights; inputs are operands in memory.
+#[target_feature(enable = "avx2,fma")]
+fn grouped_6x1_avx2(
+    args: &GroupedArgs<'_>,
+    pixels: Range<usize>,
+    out: &mut [&mut [Block]],
+    scratch: &mut [Block],
+) {
+    let parts = Parts {
+        tiles: &[
+            grouped_tile_avx2::<1>,
+            grouped_tile_avx2::<2>,
+            grouped_tile_avx2::<3>,
+            grouped_tile_avx2::<4>,
+            grouped_tile_avx2::<5>,
+            grouped_tile_avx2::<6>,
+        ],
+        spread: spread_avx2,
+        finish: epilogue_avx2,
+    };
+    grouped::run(&parts, args, pixels, out, scratch);
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn depthwise_avx2(args: &DepthwiseArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
+    // 8 sums + 6 of weights + 2 of a pixel = 16 of 16 registers.
+    let strips = strips!(depthwise_strip_avx2, depthwise_any_avx2, epilogue_avx2; 1 2 3 4);
+    depthwise::run(&strips, args, pixels, out);
+}
+
 #[target_feature(enable = "avx2,fma")]
 pub(crate) fn kernels() -> Kernels {
     Kernels {
         isa: Isa::Avx2,
+        probe: ProbeKernel {
+            name: "fma_loop_avx2",
+            chains: 6,
+            fma_loop: fma_loop_avx2,
+            read_loop: read_loop_avx2,
+            copy_loop: copy_loop_avx2,
+        },
         direct: ConvKernel { name: "direct_6x1_avx2", run: direct_6x1_avx2 },
         plain_image: PlainConvKernel { name: "plain_image_6x1_avx2", run: plain_image_6x1_avx2 },
+        grouped: kernel!(grouped_6x1_avx2),
+        depthwise: kernel!(depthwise_avx2),
         activate: kernel!(activate_avx2),
         activate_in_place: kernel!(activate_in_place_avx2),
         binary: kernel!(binary_avx2),
         scale: kernel!(scale_avx2),
+        pack: kernel!(pack_avx2),
+        unpack: kernel!(unpack_avx2),
         winograd: winograd_kernels!(avx2:
             winograd_input_avx2, winograd_weights_avx2, winograd_multiply_avx2, winograd_output_avx2,
             epilogue_avx2),
+        softmax: kernel!(softmax_avx2),
+        lrn: kernel!(lrn_avx2),
+        pool: kernel!(pool_avx2),
+        maxmin_pool: kernel!(maxmin_pool_avx2),
+        global_pool: kernel!(global_pool_avx2),
+        squeeze: kernel!(squeeze_avx2),
     }
 }

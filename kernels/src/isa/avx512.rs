@@ -4,9 +4,10 @@
 use core::arch::x86_64::*;
 use core::ops::Range;
 
-use crate::Block;
 use crate::activation::Activation;
+use crate::channels::{self, LrnArgs, SoftmaxArgs};
 use crate::conv::direct::{self, Row, Tiles};
+use crate::conv::grouped::{self, GroupedArgs, Parts, Row as GroupedRow};
 use crate::conv::plain_image::{self, PlainConvArgs, PlainConvKernel, PlainRow, PlainTiles};
 use crate::conv::tiling::{Taps, tiles};
 use crate::conv::winograd::input::Batch;
@@ -14,10 +15,15 @@ use crate::conv::winograd::multiply::{Column, Product, registers};
 use crate::conv::winograd::output::Output;
 use crate::conv::winograd::{self, winograd_kernels};
 use crate::conv::{ConvArgs, ConvKernel};
+use crate::depthwise::{self, DepthwiseArgs, Strip, strips};
 use crate::elementwise::{self, BinaryArgs, ScaleArgs};
 use crate::epilogue::{self, Rest};
 use crate::isa::{Isa, Kernels, entry_points, kernel};
+use crate::layout::{self, PackArgs, UnpackArgs};
+use crate::pool::{self, PoolArgs, PoolKind};
+use crate::probe::{self, ProbeKernel};
 use crate::simd::{Simd, simd_ops};
+use crate::{Block, LANES};
 
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512(());
@@ -31,6 +37,36 @@ impl Avx512 {
 }
 
 const SIGN: i32 = i32::MIN;
+
+/// 16 x 16: pairs of rows, then of pairs, then quarters.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn transpose(r: [__m512; 16]) -> [__m512; 16] {
+    let mut out = [_mm512_setzero_ps(); 16];
+    // quarters[i][k]: in quarter q, column 4 q + k of rows 4 i to 4 i + 3.
+    let mut quarters = [[_mm512_setzero_ps(); 4]; 4];
+    for i in 0..4 {
+        let (a, b, c, d) = (r[4 * i], r[4 * i + 1], r[4 * i + 2], r[4 * i + 3]);
+        let low = (_mm512_castps_pd(_mm512_unpacklo_ps(a, b)), _mm512_castps_pd(_mm512_unpacklo_ps(c, d)));
+        let high = (_mm512_castps_pd(_mm512_unpackhi_ps(a, b)), _mm512_castps_pd(_mm512_unpackhi_ps(c, d)));
+        quarters[i] = [
+            _mm512_castpd_ps(_mm512_unpacklo_pd(low.0, low.1)),
+            _mm512_castpd_ps(_mm512_unpackhi_pd(low.0, low.1)),
+            _mm512_castpd_ps(_mm512_unpacklo_pd(high.0, high.1)),
+            _mm512_castpd_ps(_mm512_unpackhi_pd(high.0, high.1)),
+        ];
+    }
+    for k in 0..4 {
+        let (a, b, c, d) = (quarters[0][k], quarters[1][k], quarters[2][k], quarters[3][k]);
+        let (even, odd) = (_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b));
+        let (even2, odd2) = (_mm512_shuffle_f32x4::<0x88>(c, d), _mm512_shuffle_f32x4::<0xdd>(c, d));
+        out[k] = _mm512_shuffle_f32x4::<0x88>(even, even2);
+        out[4 + k] = _mm512_shuffle_f32x4::<0x88>(odd, odd2);
+        out[8 + k] = _mm512_shuffle_f32x4::<0xdd>(even, even2);
+        out[12 + k] = _mm512_shuffle_f32x4::<0xdd>(odd, odd2);
+    }
+    out
+}
 
 // SAFETY: `new` is callable only where avx512f is enabled.
 unsafe impl Simd for Avx512 {
@@ -52,6 +88,13 @@ unsafe impl Simd for Avx512 {
             _mm512_mask_mov_ps(_mm512_max_ps(a, b), _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a), a);
         min(a: __m512, b: __m512) -> __m512 =
             _mm512_mask_mov_ps(_mm512_min_ps(a, b), _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a), a);
+        // One comparison finds a NaN in `a` or `b`; the last maximum carries one in `c` over.
+        max3(a: __m512, b: __m512, c: __m512) -> __m512 = _mm512_mask_mov_ps(
+            _mm512_max_ps(_mm512_max_ps(a, b), c), _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, b),
+            _mm512_set1_ps(f32::NAN));
+        min3(a: __m512, b: __m512, c: __m512) -> __m512 = _mm512_mask_mov_ps(
+            _mm512_min_ps(_mm512_min_ps(a, b), c), _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, b),
+            _mm512_set1_ps(f32::NAN));
         relu(a: __m512) -> __m512 = _mm512_add_ps(_mm512_max_ps(_mm512_setzero_ps(), a), _mm512_setzero_ps());
         // Where the operands are equal or one is NaN, these give the second one.
         clamp(a: __m512, low: __m512, high: __m512) -> __m512 = _mm512_min_ps(high, _mm512_max_ps(low, a));
@@ -71,12 +114,25 @@ unsafe impl Simd for Avx512 {
             _mm512_and_epi32(_mm512_castps_si512(a), _mm512_set1_epi32(0x007f_ffff)), _mm512_set1_epi32(0x3f80_0000)));
         canonical_nan(a: __m512) -> __m512 = _mm512_mask_mov_ps(
             a, _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a), _mm512_castsi512_ps(_mm512_set1_epi32(0x7fc0_0000)));
+        transpose(from: &[Block; 16], to: &mut [Block; 16]) = {
+            let mut rows = [_mm512_setzero_ps(); 16];
+            for (row, from) in rows.iter_mut().zip(from) {
+                *row = _mm512_loadu_ps(from.as_ptr());
+            }
+            for (column, to) in transpose(rows).into_iter().zip(to) {
+                _mm512_storeu_ps(to.as_mut_ptr(), column);
+            }
+        };
         prefetch(at: &Block) = _mm_prefetch::<_MM_HINT_T1>(at.as_ptr().cast());
     }
 }
 
 entry_points! {
     [#[target_feature(enable = "avx512f")]] Avx512::new();
+    // 12 sums + factor + addend = 14 of 32 registers; latency 4, 2 a cycle: 8 are busy.
+    fma_loop_avx512(rounds: usize, state: &mut [Block]) = probe::fma_loop::<_, 12>;
+    read_loop_avx512(from: &[Block], sum: &mut Block) = probe::read_loop::<_, 8>;
+    copy_loop_avx512(from: &[Block], to: &mut [Block]) = probe::copy_loop;
     epilogue_avx512(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) =
         |simd, rest, out, negative| epilogue::finish(simd, activate_in_place_avx512, rest, out, negative);
     activate_in_place_avx512(activation: Activation, data: &mut [Block]) = elementwise::activate_in_place;
@@ -89,6 +145,17 @@ entry_points! {
         |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_avx512, args, pixels, out);
     direct_avx512[M, N](row: &Row<'_>, taps: &Taps, window: &mut [Block], out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
     plain_image_avx512[M, N](row: &PlainRow<'_>, out: &mut [&mut [Block]]) = plain_image::row::<_, M, N>;
+    depthwise_any_avx512[P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip_of_any::<_, P>;
+    depthwise_strip_avx512[K, STRIDE, P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip::<_, K, STRIDE, P>;
+    pack_avx512(args: &PackArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = layout::pack;
+    unpack_avx512(args: &UnpackArgs<'_>, pixels: Range<usize>, out: &mut [f32]) = layout::unpack;
+    softmax_avx512(args: &SoftmaxArgs<'_>, pixels: Range<usize>, out: &mut [Block]) = channels::softmax;
+    lrn_avx512(args: &LrnArgs<'_>, pixels: Range<usize>, out: &mut [Block]) = channels::lrn;
+    pool_avx512(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::pool;
+    maxmin_pool_avx512(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::maxmin_pool;
+    global_pool_avx512(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
+    squeeze_avx512(width: usize, rows: &[Block], sum: &mut Block) = pool::squeeze;
+    grouped_tile_avx512[M](row: &GroupedRow<'_>, first: usize, at: usize, out: &mut [&mut [Block]]) = grouped::tile::<_, M>;
 }
 
 // 14 pixels x 2 blocks: 28 sums, 2 of weights and 1 of input are 31 of 32 registers. 14 x 1 for a last odd block is
@@ -145,18 +212,83 @@ fn winograd_multiply_avx512(product: &Product<'_>, m: &mut [Block]) {
     winograd::multiply::split(&choices, product, m);
 }
 
+/// Permutes within quarters: `vpermilps` takes a table of two bits a lane.
+#[target_feature(enable = "avx512f")]
+fn spread_avx512(from: &[Block], lanes: &[u32; LANES], out: &mut [Block]) {
+    let simd = Avx512::new();
+    let table = _mm512_castps_si512(simd.load(&lanes.map(f32::from_bits)));
+    for (out, from) in out.iter_mut().zip(from) {
+        simd.store(out, _mm512_permutevar_ps(simd.load(from), table));
+    }
+}
+
+// 14 sums + the weights; inputs are operands in memory.
+#[target_feature(enable = "avx512f")]
+fn grouped_14x1_avx512(
+    args: &GroupedArgs<'_>,
+    pixels: Range<usize>,
+    out: &mut [&mut [Block]],
+    scratch: &mut [Block],
+) {
+    let parts = Parts {
+        tiles: &[
+            grouped_tile_avx512::<1>,
+            grouped_tile_avx512::<2>,
+            grouped_tile_avx512::<3>,
+            grouped_tile_avx512::<4>,
+            grouped_tile_avx512::<5>,
+            grouped_tile_avx512::<6>,
+            grouped_tile_avx512::<7>,
+            grouped_tile_avx512::<8>,
+            grouped_tile_avx512::<9>,
+            grouped_tile_avx512::<10>,
+            grouped_tile_avx512::<11>,
+            grouped_tile_avx512::<12>,
+            grouped_tile_avx512::<13>,
+            grouped_tile_avx512::<14>,
+        ],
+        spread: spread_avx512,
+        finish: epilogue_avx512,
+    };
+    grouped::run(&parts, args, pixels, out, scratch);
+}
+
+#[target_feature(enable = "avx512f")]
+fn depthwise_avx512(args: &DepthwiseArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
+    // 8 sums + 3 of weights + 1 of a pixel = 12 of 32 registers: 8 chains hide the latency.
+    let strips = strips!(depthwise_strip_avx512, depthwise_any_avx512, epilogue_avx512; 1 2 3 4 5 6 7 8);
+    depthwise::run(&strips, args, pixels, out);
+}
+
 #[target_feature(enable = "avx512f")]
 pub(crate) fn kernels() -> Kernels {
     Kernels {
         isa: Isa::Avx512,
+        probe: ProbeKernel {
+            name: "fma_loop_avx512",
+            chains: 12,
+            fma_loop: fma_loop_avx512,
+            read_loop: read_loop_avx512,
+            copy_loop: copy_loop_avx512,
+        },
         direct: ConvKernel { name: "direct_14x2_avx512", run: direct_14x2_avx512 },
         plain_image: PlainConvKernel { name: "plain_image_14x2_avx512", run: plain_image_14x2_avx512 },
+        grouped: kernel!(grouped_14x1_avx512),
+        depthwise: kernel!(depthwise_avx512),
         activate: kernel!(activate_avx512),
         activate_in_place: kernel!(activate_in_place_avx512),
         binary: kernel!(binary_avx512),
         scale: kernel!(scale_avx512),
+        pack: kernel!(pack_avx512),
+        unpack: kernel!(unpack_avx512),
         winograd: winograd_kernels!(avx512:
             winograd_input_avx512, winograd_weights_avx512, winograd_multiply_avx512, winograd_output_avx512,
             epilogue_avx512),
+        softmax: kernel!(softmax_avx512),
+        lrn: kernel!(lrn_avx512),
+        pool: kernel!(pool_avx512),
+        maxmin_pool: kernel!(maxmin_pool_avx512),
+        global_pool: kernel!(global_pool_avx512),
+        squeeze: kernel!(squeeze_avx512),
     }
 }

@@ -3,9 +3,10 @@
 use core::arch::aarch64::*;
 use core::ops::Range;
 
-use crate::Block;
 use crate::activation::Activation;
+use crate::channels::{self, LrnArgs, SoftmaxArgs};
 use crate::conv::direct::{self, Row, Tiles};
+use crate::conv::grouped::{self, GroupedArgs, Parts, Row as GroupedRow};
 use crate::conv::plain_image::{self, PlainConvArgs, PlainConvKernel, PlainRow, PlainTiles};
 use crate::conv::tiling::{Taps, tiles};
 use crate::conv::winograd::input::Batch;
@@ -13,10 +14,15 @@ use crate::conv::winograd::multiply::{Column, Product, registers};
 use crate::conv::winograd::output::Output;
 use crate::conv::winograd::{self, winograd_kernels};
 use crate::conv::{ConvArgs, ConvKernel};
+use crate::depthwise::{self, DepthwiseArgs, Strip, strips};
 use crate::elementwise::{self, BinaryArgs, ScaleArgs};
 use crate::epilogue::{self, Rest};
 use crate::isa::{Isa, Kernels, entry_points, kernel};
+use crate::layout::{self, PackArgs, UnpackArgs};
+use crate::pool::{self, PoolArgs, PoolKind};
+use crate::probe::{self, ProbeKernel};
 use crate::simd::{Simd, simd_ops};
+use crate::{Block, LANES};
 
 #[derive(Clone, Copy)]
 pub(crate) struct Neon(());
@@ -89,6 +95,22 @@ fn canonical_nan(a: float32x4_t) -> float32x4_t {
     vbslq_f32(vceqq_f32(a, a), a, vreinterpretq_f32_u32(vdupq_n_u32(0x7fc0_0000)))
 }
 
+/// 4 x 4: pairs of rows, then the halves.
+#[inline]
+#[target_feature(enable = "neon")]
+fn transpose(r: [float32x4_t; 4]) -> [float32x4_t; 4] {
+    let (a, b) = (vtrn1q_f32(r[0], r[1]), vtrn2q_f32(r[0], r[1]));
+    let (c, d) = (vtrn1q_f32(r[2], r[3]), vtrn2q_f32(r[2], r[3]));
+    let (a, b) = (vreinterpretq_f64_f32(a), vreinterpretq_f64_f32(b));
+    let (c, d) = (vreinterpretq_f64_f32(c), vreinterpretq_f64_f32(d));
+    [
+        vreinterpretq_f32_f64(vtrn1q_f64(a, c)),
+        vreinterpretq_f32_f64(vtrn1q_f64(b, d)),
+        vreinterpretq_f32_f64(vtrn2q_f64(a, c)),
+        vreinterpretq_f32_f64(vtrn2q_f64(b, d)),
+    ]
+}
+
 // SAFETY: `new` is callable only where neon is enabled.
 unsafe impl Simd for Neon {
     type Vector = Quad;
@@ -147,6 +169,19 @@ unsafe impl Simd for Neon {
         mantissa(a: Quad) -> Quad = [mantissa(a[0]), mantissa(a[1]), mantissa(a[2]), mantissa(a[3])];
         canonical_nan(a: Quad) -> Quad =
             [canonical_nan(a[0]), canonical_nan(a[1]), canonical_nan(a[2]), canonical_nan(a[3])];
+        transpose(from: &[Block; 16], to: &mut [Block; 16]) = {
+            for i in [0, 4, 8, 12] {
+                for j in [0, 4, 8, 12] {
+                    let mut tile = [vdupq_n_f32(0.0); 4];
+                    for (tile, from) in tile.iter_mut().zip(&from[i..i + 4]) {
+                        *tile = vld1q_f32(from.as_ptr().add(j));
+                    }
+                    for (tile, to) in transpose(tile).into_iter().zip(&mut to[j..j + 4]) {
+                        vst1q_f32(to.as_mut_ptr().add(i), tile);
+                    }
+                }
+            }
+        };
         prefetch(at: &Block) = core::arch::asm!(
             "prfm pldl2keep, [{at}]", at = in(reg) at.as_ptr(), options(nostack, preserves_flags, readonly));
     }
@@ -154,6 +189,10 @@ unsafe impl Simd for Neon {
 
 entry_points! {
     [#[target_feature(enable = "neon")]] Neon::new();
+    // 24 sums + 4 of the factor + 4 of the addend = 32 of 32 registers; latency 4, up to 4 a cycle: 16 are busy.
+    fma_loop_neon(rounds: usize, state: &mut [Block]) = probe::fma_loop::<_, 6>;
+    read_loop_neon(from: &[Block], sum: &mut Block) = probe::read_loop::<_, 4>;
+    copy_loop_neon(from: &[Block], to: &mut [Block]) = probe::copy_loop;
     epilogue_neon(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) =
         |simd, rest, out, negative| epilogue::finish(simd, activate_in_place_neon, rest, out, negative);
     activate_in_place_neon(activation: Activation, data: &mut [Block]) = elementwise::activate_in_place;
@@ -166,6 +205,17 @@ entry_points! {
         |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_neon, args, pixels, out);
     direct_neon[M, N](row: &Row<'_>, taps: &Taps, window: &mut [Block], out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
     plain_image_neon[M, N](row: &PlainRow<'_>, out: &mut [&mut [Block]]) = plain_image::row::<_, M, N>;
+    depthwise_any_neon[P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip_of_any::<_, P>;
+    depthwise_strip_neon[K, STRIDE, P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip::<_, K, STRIDE, P>;
+    pack_neon(args: &PackArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = layout::pack;
+    unpack_neon(args: &UnpackArgs<'_>, pixels: Range<usize>, out: &mut [f32]) = layout::unpack;
+    softmax_neon(args: &SoftmaxArgs<'_>, pixels: Range<usize>, out: &mut [Block]) = channels::softmax;
+    lrn_neon(args: &LrnArgs<'_>, pixels: Range<usize>, out: &mut [Block]) = channels::lrn;
+    pool_neon(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::pool;
+    maxmin_pool_neon(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::maxmin_pool;
+    global_pool_neon(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
+    squeeze_neon(width: usize, rows: &[Block], sum: &mut Block) = pool::squeeze;
+    grouped_tile_neon[M](row: &GroupedRow<'_>, first: usize, at: usize, out: &mut [&mut [Block]]) = grouped::tile::<_, M>;
 }
 
 // 6 pixels x 1 block: 24 sums, 4 of weights and 1 of input are 29 of 32 registers.
@@ -205,18 +255,92 @@ fn winograd_multiply_neon(product: &Product<'_>, m: &mut [Block]) {
     winograd::multiply::split(&choices, product, m);
 }
 
+/// Permutes within quarters: `tbl` takes a table of bytes.
+#[target_feature(enable = "neon")]
+fn spread_neon(from: &[Block], lanes: &[u32; LANES], out: &mut [Block]) {
+    let simd = Neon::new();
+    // Byte b of lane l: 4 * (lane % 4) + b.
+    let bytes = lanes.map(|lane| f32::from_bits(lane % 4 * 0x0404_0404 + 0x0302_0100));
+    let table = simd.load(&bytes);
+    for (out, from) in out.iter_mut().zip(from) {
+        let v = simd.load(from);
+        simd.store(
+            out,
+            [
+                permute(v[0], table[0]),
+                permute(v[1], table[1]),
+                permute(v[2], table[2]),
+                permute(v[3], table[3]),
+            ],
+        );
+    }
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn permute(v: float32x4_t, bytes: float32x4_t) -> float32x4_t {
+    vreinterpretq_f32_u8(vqtbl1q_u8(vreinterpretq_u8_f32(v), vreinterpretq_u8_f32(bytes)))
+}
+
+// 6 sums + the weights; inputs are operands in memory.
+#[target_feature(enable = "neon")]
+fn grouped_6x1_neon(
+    args: &GroupedArgs<'_>,
+    pixels: Range<usize>,
+    out: &mut [&mut [Block]],
+    scratch: &mut [Block],
+) {
+    let parts = Parts {
+        tiles: &[
+            grouped_tile_neon::<1>,
+            grouped_tile_neon::<2>,
+            grouped_tile_neon::<3>,
+            grouped_tile_neon::<4>,
+            grouped_tile_neon::<5>,
+            grouped_tile_neon::<6>,
+        ],
+        spread: spread_neon,
+        finish: epilogue_neon,
+    };
+    grouped::run(&parts, args, pixels, out, scratch);
+}
+
+#[target_feature(enable = "neon")]
+fn depthwise_neon(args: &DepthwiseArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
+    // 16 sums + 12 of weights + 4 of a pixel = 32 of 32 registers.
+    let strips = strips!(depthwise_strip_neon, depthwise_any_neon, epilogue_neon; 1 2 3 4);
+    depthwise::run(&strips, args, pixels, out);
+}
+
 #[target_feature(enable = "neon")]
 pub(crate) fn kernels() -> Kernels {
     Kernels {
         isa: Isa::Neon,
+        probe: ProbeKernel {
+            name: "fma_loop_neon",
+            chains: 6,
+            fma_loop: fma_loop_neon,
+            read_loop: read_loop_neon,
+            copy_loop: copy_loop_neon,
+        },
         direct: ConvKernel { name: "direct_6x1_neon", run: direct_6x1_neon },
         plain_image: PlainConvKernel { name: "plain_image_6x1_neon", run: plain_image_6x1_neon },
+        grouped: kernel!(grouped_6x1_neon),
+        depthwise: kernel!(depthwise_neon),
         activate: kernel!(activate_neon),
         activate_in_place: kernel!(activate_in_place_neon),
         binary: kernel!(binary_neon),
         scale: kernel!(scale_neon),
+        pack: kernel!(pack_neon),
+        unpack: kernel!(unpack_neon),
         winograd: winograd_kernels!(neon:
             winograd_input_neon, winograd_weights_neon, winograd_multiply_neon, winograd_output_neon,
             epilogue_neon),
+        softmax: kernel!(softmax_neon),
+        lrn: kernel!(lrn_neon),
+        pool: kernel!(pool_neon),
+        maxmin_pool: kernel!(maxmin_pool_neon),
+        global_pool: kernel!(global_pool_neon),
+        squeeze: kernel!(squeeze_neon),
     }
 }

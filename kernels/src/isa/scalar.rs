@@ -61,6 +61,15 @@ fn scale_exp2(a: f32, n: i32) -> f32 {
     a * exp2_int(low) * exp2_int(n - low)
 }
 
+#[inline(always)]
+fn transpose(from: &[Block; 16], to: &mut [Block; 16]) {
+    for (i, from) in from.iter().enumerate() {
+        for (to, &x) in to.iter_mut().zip(from) {
+            to[i] = x;
+        }
+    }
+}
+
 // SAFETY: needs no instructions beyond the target's own.
 unsafe impl Simd for Lane {
     type Vector = f32;
@@ -91,6 +100,7 @@ unsafe impl Simd for Lane {
         exponent(a: f32) -> f32 = ((a.to_bits() >> 23) as i32 - 127) as f32;
         mantissa(a: f32) -> f32 = f32::from_bits(a.to_bits() & 0x007f_ffff | 0x3f80_0000);
         canonical_nan(a: f32) -> f32 = if a.is_nan() { f32::from_bits(0x7fc0_0000) } else { a };
+        transpose(from: &[Block; 16], to: &mut [Block; 16]) = transpose(from, to);
         prefetch(_at: &Block) = ();
     }
 }
@@ -122,6 +132,7 @@ unsafe impl Simd for Scalar {
         exponent(a: Block) -> Block = lanes(#[inline(always)] |i| Lane.exponent(a[i]));
         mantissa(a: Block) -> Block = lanes(#[inline(always)] |i| Lane.mantissa(a[i]));
         canonical_nan(a: Block) -> Block = lanes(#[inline(always)] |i| Lane.canonical_nan(a[i]));
+        transpose(from: &[Block; 16], to: &mut [Block; 16]) = transpose(from, to);
         prefetch(_at: &Block) = ();
     }
 }
@@ -136,18 +147,28 @@ macro_rules! scalar_table {
         use crate::conv::direct::{self, Row, Tiles};
 use crate::conv::plain_image::{self, PlainConvArgs, PlainConvKernel, PlainRow, PlainTiles};
 use crate::conv::tiling::{Taps, tiles};
+        use crate::channels::{self, LrnArgs, SoftmaxArgs};
+        use crate::conv::grouped::{GroupedArgs, Parts, Row as GroupedRow, self};
         use crate::conv::{ConvArgs, ConvKernel};
-        use crate::epilogue::{Rest, self};
+        use crate::epilogue::{self, Rest};
+        use crate::depthwise::{DepthwiseArgs, Strip, Strips, self};
         use crate::isa::{Isa, Kernels, entry_points, kernel};
         use crate::activation::Activation;
         use crate::elementwise::{BinaryArgs, ScaleArgs, self};
+        use crate::layout::{self, PackArgs, UnpackArgs};
         use crate::conv::winograd::input::Batch;
         use crate::conv::winograd::multiply::{Column, Product, registers};
         use crate::conv::winograd::output::Output;
         use crate::conv::winograd::{self, winograd_kernels};
+        use crate::pool::{PoolArgs, PoolKind, self};
+        use crate::probe::{self, ProbeKernel};
 
         entry_points! {
             [$(#[$features])?] Scalar;
+            // As on AVX2, which the compiler makes of it where the CPU has fma.
+            fma_loop_scalar(rounds: usize, state: &mut [Block]) = probe::fma_loop::<_, 6>;
+            read_loop_scalar(from: &[Block], sum: &mut Block) = probe::read_loop::<_, 4>;
+            copy_loop_scalar(from: &[Block], to: &mut [Block]) = probe::copy_loop;
             epilogue_scalar(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) =
                 |simd, rest, out, negative| epilogue::finish(simd, activate_in_place_scalar, rest, out, negative);
             activate_in_place_scalar(activation: Activation, data: &mut [Block]) =
@@ -162,6 +183,16 @@ use crate::conv::tiling::{Taps, tiles};
                 |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_scalar, args, pixels, out);
             direct_scalar[M, N](row: &Row<'_>, taps: &Taps, window: &mut [Block], out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
             plain_image_scalar[M, N](row: &PlainRow<'_>, out: &mut [&mut [Block]]) = plain_image::row::<_, M, N>;
+            depthwise_any_scalar[P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip_of_any::<_, P>;
+            pack_scalar(args: &PackArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = layout::pack;
+            unpack_scalar(args: &UnpackArgs<'_>, pixels: Range<usize>, out: &mut [f32]) = layout::unpack;
+            softmax_scalar(args: &SoftmaxArgs<'_>, pixels: Range<usize>, out: &mut [Block]) = channels::softmax;
+            lrn_scalar(args: &LrnArgs<'_>, pixels: Range<usize>, out: &mut [Block]) = channels::lrn;
+            pool_scalar(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::pool;
+            maxmin_pool_scalar(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::maxmin_pool;
+            global_pool_scalar(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
+            squeeze_scalar(width: usize, rows: &[Block], sum: &mut Block) = pool::squeeze;
+            grouped_tile_scalar[M](row: &GroupedRow<'_>, first: usize, at: usize, out: &mut [&mut [Block]]) = grouped::tile::<_, M>;
         }
 
         $(#[$features])?
@@ -197,19 +228,63 @@ use crate::conv::tiling::{Taps, tiles};
             winograd::multiply::split(&choices, product, m);
         }
 
+        fn spread_scalar(from: &[Block], lanes: &[u32; crate::LANES], out: &mut [Block]) {
+            for (out, from) in out.iter_mut().zip(from) {
+                *out = lanes.map(|lane| from[lane as usize]);
+            }
+        }
+
+        $(#[$features])?
+        fn grouped_2x1_scalar(
+            args: &GroupedArgs<'_>,
+            pixels: Range<usize>,
+            out: &mut [&mut [Block]],
+            scratch: &mut [Block],
+        ) {
+            let parts = Parts {
+                tiles: &[grouped_tile_scalar::<1>, grouped_tile_scalar::<2>],
+                spread: spread_scalar,
+                finish: epilogue_scalar,
+            };
+            grouped::run(&parts, args, pixels, out, scratch);
+        }
+
+        $(#[$features])?
+        fn depthwise_scalar(args: &DepthwiseArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
+            let any: &[_] = &[depthwise_any_scalar::<1>, depthwise_any_scalar::<2>];
+            depthwise::run(&Strips { windows: &[], any, finish: epilogue_scalar }, args, pixels, out);
+        }
+
         $(#[$features])?
         pub(crate) fn kernels() -> Kernels {
             Kernels {
                 isa: Isa::Scalar,
+                probe: ProbeKernel {
+                    name: "fma_loop_scalar",
+                    chains: 6,
+                    fma_loop: fma_loop_scalar,
+                    read_loop: read_loop_scalar,
+                    copy_loop: copy_loop_scalar,
+                },
                 direct: ConvKernel { name: "direct_2x1_scalar", run: direct_2x1_scalar },
                 plain_image: PlainConvKernel { name: "plain_image_2x1_scalar", run: plain_image_2x1_scalar },
+                grouped: kernel!(grouped_2x1_scalar),
+                depthwise: kernel!(depthwise_scalar),
                 activate: kernel!(activate_scalar),
                 activate_in_place: kernel!(activate_in_place_scalar),
                 binary: kernel!(binary_scalar),
                 scale: kernel!(scale_scalar),
+                pack: kernel!(pack_scalar),
+                unpack: kernel!(unpack_scalar),
                 winograd: winograd_kernels!(scalar:
                     winograd_input_scalar, winograd_weights_scalar, winograd_multiply_scalar, winograd_output_scalar,
                     epilogue_scalar),
+                softmax: kernel!(softmax_scalar),
+                lrn: kernel!(lrn_scalar),
+                pool: kernel!(pool_scalar),
+                maxmin_pool: kernel!(maxmin_pool_scalar),
+                global_pool: kernel!(global_pool_scalar),
+                squeeze: kernel!(squeeze_scalar),
             }
         }
     };

@@ -19,7 +19,7 @@ pub fn tables() -> &'static [Kernels] {
 /// As many cases as `PROPTEST_CASES` says, `cases` without it.
 pub fn config(cases: u32) -> Config {
     let config = Config {
-        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
+        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("proptest-regressions"))),
         ..Config::default()
     };
     if std::env::var_os("PROPTEST_CASES").is_some() { config } else { Config { cases, ..config } }
@@ -55,7 +55,7 @@ impl Numbers {
     pub fn value(&mut self, special: bool) -> f32 {
         const SPECIAL: [f32; 8] =
             [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0, -0.0, 1e-41, -3e-45, f32::MAX];
-        if special && self.bits() % 8 == 0 {
+        if special && self.bits().is_multiple_of(8) {
             return SPECIAL[self.below(SPECIAL.len())];
         }
         let scale = [0.03, 1.0, 1.0, 5.0][self.below(4)];

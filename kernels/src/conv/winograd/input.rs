@@ -3,7 +3,7 @@
 use crate::Block;
 use crate::conv::ConvGeometry;
 use crate::conv::winograd::transform;
-use crate::simd::Simd;
+use crate::simd::{Simd, unroll};
 
 /// A run of tiles, numbered row by row over the output.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +48,7 @@ pub(crate) fn transform<S: Simd, const T: usize>(
             // what is above or left of the input wraps around to numbers that no index reaches
             let top = (row * batch.size).wrapping_sub(geometry.pad_top);
             let left = (column * batch.size).wrapping_sub(geometry.pad_left);
+            // loops: straight code for all T * T values, which no register file holds, would only be larger
             let mut half = [[simd.splat(0.0); T]; T];
             for (r, half) in half.iter_mut().enumerate() {
                 let y = top.wrapping_add(r);
@@ -57,12 +58,9 @@ pub(crate) fn transform<S: Simd, const T: usize>(
             }
             for c in 0..T {
                 let mut values = [half[0][c]; T];
-                for (value, half) in values.iter_mut().zip(&half) {
-                    *value = half[c];
-                }
-                for (r, value) in transform::input(simd, &values).iter().enumerate() {
-                    simd.store(&mut v[(r * T + c) * stride + at], *value);
-                }
+                unroll!(r < T <= 16, { values[r] = half[r][c] });
+                let values = transform::input(simd, &values);
+                unroll!(r < T <= 16, { simd.store(&mut v[(r * T + c) * stride + at], values[r]) });
             }
             at += 1;
             column += 1;
@@ -77,22 +75,16 @@ pub(crate) fn transform<S: Simd, const T: usize>(
 #[inline(always)]
 fn pixels<S: Simd, const T: usize>(simd: S, row: &[Block], left: usize) -> [S::Vector; T] {
     let mut d = [simd.splat(0.0); T];
-    match row.get(left..).and_then(
-        #[inline(always)]
-        |row| row.first_chunk::<T>(),
-    ) {
-        Some(inside) => {
-            for (d, pixel) in d.iter_mut().zip(inside) {
-                *d = simd.load(pixel);
+    if left < row.len() && row.len() - left >= T {
+        let inside = &row[left..][..T];
+        unroll!(c < T <= 16, { d[c] = simd.load(&inside[c]) });
+    } else {
+        unroll!(c < T <= 16, {
+            let x = left.wrapping_add(c);
+            if x < row.len() {
+                d[c] = simd.load(&row[x]);
             }
-        }
-        None => {
-            for (c, d) in d.iter_mut().enumerate() {
-                if let Some(pixel) = row.get(left.wrapping_add(c)) {
-                    *d = simd.load(pixel);
-                }
-            }
-        }
+        });
     }
     d
 }

@@ -1,6 +1,6 @@
 //! The products: for each xi, sums over the input channels for some tiles times some output blocks.
 
-use crate::simd::Simd;
+use crate::simd::{Simd, unroll};
 use crate::{Block, LANES};
 
 /// The products of one xi.
@@ -84,67 +84,34 @@ pub(crate) fn column<S: Simd, const ROWS: usize, const BLOCKS: usize>(
         let at = first + group * ROWS;
         let mut sums = [[simd.splat(0.0); BLOCKS]; ROWS];
         if resume {
-            for j in 0..BLOCKS {
-                for (sums, m) in sums.iter_mut().zip(&m[j * count + at..][..ROWS]) {
-                    sums[j] = simd.load(m);
-                }
-            }
+            unroll!(j < BLOCKS <= 4, {
+                let m = &m[j * count + at..][..ROWS];
+                unroll!(i < ROWS <= 16, { sums[i][j] = simd.load(&m[i]) });
+            });
         }
         let mut k = 0;
-        for (block, live) in lanes.iter().enumerate() {
-            let live = usize::from(*live).min(LANES);
-            let Some(tiles) = v[block * count + at..].first_chunk::<ROWS>() else { break };
-            if live == LANES {
-                let mut weights = [&ZEROS; BLOCKS];
-                for (j, weights) in weights.iter_mut().enumerate() {
-                    let Some(full) = u[j * u_stride + k..].first_chunk::<LANES>() else { break };
-                    *weights = full;
+        for block in 0..lanes.len() {
+            let live = usize::from(lanes[block]).min(LANES);
+            let tiles = &v[block * count + at..][..ROWS];
+            let mut weights: [&[Block]; BLOCKS] = [&[]; BLOCKS];
+            unroll!(j < BLOCKS <= 4, { weights[j] = &u[j * u_stride + k..][..live] });
+            for lane in 0..LANES {
+                // leaves by `break`: `lane` is then seen to be inside
+                if lane >= live {
+                    break;
                 }
-                for lane in 0..LANES {
-                    let weights = weights.map(
-                        #[inline(always)]
-                        |weights| simd.load(&weights[lane]),
-                    );
-                    step(simd, &mut sums, tiles, lane, weights);
-                }
-            } else {
-                let mut weights = [&u[..0]; BLOCKS];
-                for (j, weights) in weights.iter_mut().enumerate() {
-                    *weights = &u[j * u_stride + k..][..live];
-                }
-                for lane in 0..live {
-                    let weights = weights.map(
-                        #[inline(always)]
-                        |weights| simd.load(&weights[lane]),
-                    );
-                    step(simd, &mut sums, tiles, lane, weights);
-                }
+                let mut weight = [simd.splat(0.0); BLOCKS];
+                unroll!(j < BLOCKS <= 4, { weight[j] = simd.load(&weights[j][lane]) });
+                unroll!(i < ROWS <= 16, {
+                    let value = simd.splat(tiles[i][lane]);
+                    unroll!(j < BLOCKS <= 4, { sums[i][j] = simd.mul_add(value, weight[j], sums[i][j]) });
+                });
             }
             k += live;
         }
-        for j in 0..BLOCKS {
-            for (sums, m) in sums.iter().zip(&mut m[j * count + at..][..ROWS]) {
-                simd.store(m, sums[j]);
-            }
-        }
-    }
-}
-
-static ZEROS: [Block; LANES] = [[0.0; LANES]; LANES];
-
-/// One input channel.
-#[inline(always)]
-fn step<S: Simd, const ROWS: usize, const BLOCKS: usize>(
-    simd: S,
-    sums: &mut [[S::Vector; BLOCKS]; ROWS],
-    tiles: &[Block; ROWS],
-    lane: usize,
-    weights: [S::Vector; BLOCKS],
-) {
-    for (sums, tile) in sums.iter_mut().zip(tiles) {
-        let value = simd.splat(tile[lane]);
-        for (sum, weight) in sums.iter_mut().zip(&weights) {
-            *sum = simd.mul_add(value, *weight, *sum);
-        }
+        unroll!(j < BLOCKS <= 4, {
+            let m = &mut m[j * count + at..][..ROWS];
+            unroll!(i < ROWS <= 16, { simd.store(&mut m[i], sums[i][j]) });
+        });
     }
 }

@@ -4,7 +4,7 @@ use crate::Block;
 use crate::conv::winograd::input::Batch;
 use crate::conv::winograd::transform;
 use crate::epilogue::Tail;
-use crate::simd::Simd;
+use crate::simd::{Simd, unroll};
 
 /// What an [`OutputFn`] takes.
 #[derive(Clone, Copy, Debug)]
@@ -38,33 +38,23 @@ pub(crate) fn transform<S: Simd, const T: usize, const M: usize>(
         let mut half = [[simd.splat(0.0); T]; M];
         for c in 0..T {
             let mut values = [simd.splat(0.0); T];
-            for (r, value) in values.iter_mut().enumerate() {
-                *value = simd.load(&m[(r * T + c) * stride + tile]);
-            }
-            for (half, value) in half.iter_mut().zip(transform::output::<S, T, M>(simd, &values)) {
-                half[c] = value;
-            }
+            unroll!(r < T <= 16, { values[r] = simd.load(&m[(r * T + c) * stride + tile]) });
+            let values = transform::output::<S, T, M>(simd, &values);
+            unroll!(y < M <= 16, { half[y][c] = values[y] });
         }
         let (top, left) = (row * M, column * M);
         let columns = M.min(width - left);
-        for (y, half) in half.iter().enumerate() {
-            if top + y < height {
-                let values = transform::output::<S, T, M>(simd, half);
-                let pixel = (top + y) * width + left;
-                let out = &mut out[pixel - start..][..columns];
-                match tail.residual(block, height * width, pixel, columns) {
-                    Some(residual) => {
-                        for ((out, value), residual) in out.iter_mut().zip(values).zip(residual) {
-                            simd.store(out, tail.apply(simd, value, bias, Some(residual)));
-                        }
-                    }
-                    None => {
-                        for (out, value) in out.iter_mut().zip(values) {
-                            simd.store(out, tail.apply(simd, value, bias, None));
-                        }
-                    }
+        for (y, half) in half[..M.min(height - top)].iter().enumerate() {
+            let values = transform::output::<S, T, M>(simd, half);
+            let pixel = (top + y) * width + left;
+            let out = &mut out[pixel - start..][..columns];
+            let residual = tail.residual(block, height * width, pixel, columns);
+            unroll!(x < M <= 16, {
+                if x < columns {
+                    let residual = residual.map(#[inline(always)] |residual| &residual[x]);
+                    simd.store(&mut out[x], tail.apply(simd, values[x], bias, residual));
                 }
-            }
+            });
         }
         column += 1;
         if column == batch.across {

@@ -13,7 +13,7 @@
 //!
 //! (`x^n` stands for column n.) `docs/winograd.md` writes the matrices out and counts the roundings of each chain.
 
-use crate::simd::Simd;
+use crate::simd::{Simd, unroll};
 
 /// Most pairs of points that a domain has.
 const MOST: usize = 3;
@@ -62,13 +62,13 @@ impl<const T: usize> Domain<T> {
         product
     }
 
-    /// `p_i^k`, exact.
-    const POWERS: [[f32; 6]; MOST] = {
-        let mut powers = [[0.0; 6]; MOST];
+    /// `p_i^k`, exact as far as they are used; as many as `unroll!` names.
+    const POWERS: [[f32; 16]; MOST] = {
+        let mut powers = [[0.0; 16]; MOST];
         let mut i = 0;
         while i < MOST {
             let (mut k, mut power) = (0, 1.0);
-            while k < 6 {
+            while k < 16 {
                 powers[i][k] = power as f32;
                 power *= Self::POINTS[i];
                 k += 1;
@@ -121,9 +121,12 @@ fn chain<S: Simd, const T: usize>(
     start: usize,
 ) -> S::Vector {
     let mut sum = d[start + 2 * degree];
-    for k in (0..degree).rev() {
-        sum = simd.mul_add(simd.splat(coefficients[k]), d[start + 2 * k], sum);
-    }
+    unroll!(j < MOST <= 4, {
+        if j < degree {
+            let k = degree - 1 - j;
+            sum = simd.mul_add(simd.splat(coefficients[k]), d[start + 2 * k], sum);
+        }
+    });
     sum
 }
 
@@ -134,14 +137,16 @@ pub(crate) fn input<S: Simd, const T: usize>(simd: S, d: &[S::Vector; T]) -> [S:
     let mut out = *d;
     out[0] = chain(simd, &Domain::<T>::ALL, pairs, d, 0);
     out[T - 1] = chain(simd, &Domain::<T>::ALL, pairs, d, 1);
-    for i in 0..pairs {
-        let others = &Domain::<T>::OTHERS[i];
-        let even = chain(simd, others, pairs - 1, d, 2);
-        let odd = chain(simd, others, pairs - 1, d, 1);
-        let point = Domain::<T>::POWERS[i][1];
-        out[1 + 2 * i] = simd.mul_add(simd.splat(point), odd, even);
-        out[2 + 2 * i] = simd.mul_add(simd.splat(-point), odd, even);
-    }
+    unroll!(i < MOST <= 4, {
+        if i < pairs {
+            let others = &Domain::<T>::OTHERS[i];
+            let even = chain(simd, others, pairs - 1, d, 2);
+            let odd = chain(simd, others, pairs - 1, d, 1);
+            let point = Domain::<T>::POWERS[i][1];
+            out[1 + 2 * i] = simd.mul_add(simd.splat(point), odd, even);
+            out[2 + 2 * i] = simd.mul_add(simd.splat(-point), odd, even);
+        }
+    });
     out
 }
 
@@ -150,113 +155,116 @@ pub(crate) fn input<S: Simd, const T: usize>(simd: S, d: &[S::Vector; T]) -> [S:
 pub(crate) fn output<S: Simd, const T: usize, const M: usize>(simd: S, m: &[S::Vector; T]) -> [S::Vector; M] {
     let pairs = Domain::<T>::PAIRS;
     let (mut sums, mut differences) = ([m[0]; MOST], [m[0]; MOST]);
-    for i in 0..pairs {
-        sums[i] = simd.add(m[1 + 2 * i], m[2 + 2 * i]);
-        differences[i] = simd.sub(m[1 + 2 * i], m[2 + 2 * i]);
-    }
     let mut out = [m[0]; M];
-    for sum in &sums[..pairs] {
-        out[0] = simd.add(out[0], *sum);
-    }
-    for (k, out) in out.iter_mut().enumerate().skip(1) {
-        let terms = if k % 2 == 0 { &sums } else { &differences };
-        let first = simd.splat(Domain::<T>::POWERS[0][k]);
-        *out = if k == M - 1 { simd.mul_add(first, terms[0], m[T - 1]) } else { simd.mul(first, terms[0]) };
-        for (powers, term) in Domain::<T>::POWERS[..pairs].iter().zip(terms).skip(1) {
-            *out = simd.mul_add(simd.splat(powers[k]), *term, *out);
+    unroll!(i < MOST <= 4, {
+        if i < pairs {
+            sums[i] = simd.add(m[1 + 2 * i], m[2 + 2 * i]);
+            differences[i] = simd.sub(m[1 + 2 * i], m[2 + 2 * i]);
+            out[0] = simd.add(out[0], sums[i]);
         }
-    }
+    });
+    unroll!(k < M <= 16, {
+        if k > 0 {
+            let terms = if k % 2 == 0 { &sums } else { &differences };
+            let first = simd.splat(Domain::<T>::POWERS[0][k]);
+            out[k] = if k == M - 1 { simd.mul_add(first, terms[0], m[T - 1]) } else { simd.mul(first, terms[0]) };
+            unroll!(i < MOST <= 4, {
+                if 0 < i && i < pairs {
+                    out[k] = simd.mul_add(simd.splat(Domain::<T>::POWERS[i][k]), terms[i], out[k]);
+                }
+            });
+        }
+    });
     out
 }
 
-/// One row of G, with its constants in registers.
+/// A row of G.
 #[derive(Clone, Copy)]
 pub(crate) enum WeightRow<V> {
-    /// Of the point 0: the first tap times a constant.
+    /// Of the point 0: the first tap times this.
     Zero(V),
     /// Of infinity: the last tap.
     Infinity,
-    /// Of +p or -p.
-    Pair {
-        /// Of the even taps.
-        even: [V; 3],
-        /// Of the odd taps, once those are summed: `±p / N`.
-        odd: V,
-        /// The next odd tap relative to the one before.
-        square: V,
-    },
+    /// Of one of a pair of points.
+    Pair(WeightPair<V>),
 }
 
 impl<V: Copy> WeightRow<V> {
-    /// Row `row` of G.
+    /// Row `row`.
     #[inline(always)]
     pub(crate) fn new<S: Simd<Vector = V>, const T: usize>(simd: S, row: usize) -> Self {
         if row == 0 {
-            return WeightRow::Zero(simd.splat(Domain::<T>::FIRST_WEIGHT));
+            WeightRow::Zero(simd.splat(Domain::<T>::FIRST_WEIGHT))
+        } else if row < T - 1 {
+            WeightRow::Pair(WeightPair::new::<S, T>(
+                simd,
+                (row - 1) / 2,
+                if row % 2 == 1 { 1.0 } else { -1.0 },
+            ))
+        } else {
+            WeightRow::Infinity
         }
-        if row == T - 1 {
-            return WeightRow::Infinity;
-        }
-        let i = (row - 1) / 2;
-        let odd = Domain::<T>::WEIGHTS[i][1];
-        WeightRow::Pair {
-            even: [0, 2, 4].map(
-                #[inline(always)]
-                |k| simd.splat(Domain::<T>::WEIGHTS[i][k]),
-            ),
-            odd: simd.splat(if row % 2 == 1 { odd } else { -odd }),
+    }
+}
+
+/// A row of G of one of a pair of points.
+#[derive(Clone, Copy)]
+pub(crate) struct WeightPair<V> {
+    /// Of the even taps.
+    even: [V; 3],
+    /// Of the odd taps.
+    odd: V,
+    /// The second odd tap's factor relative to the first one's.
+    square: V,
+}
+
+impl<V: Copy> WeightPair<V> {
+    /// The row of `sign` times the point of pair `i`.
+    #[inline(always)]
+    pub(crate) fn new<S: Simd<Vector = V>, const T: usize>(simd: S, i: usize, sign: f32) -> Self {
+        let weights = &Domain::<T>::WEIGHTS[i];
+        WeightPair {
+            even: [simd.splat(weights[0]), simd.splat(weights[2]), simd.splat(weights[4])],
+            odd: simd.splat(sign * weights[1]),
             square: simd.splat(Domain::<T>::POWERS[i][2]),
         }
+    }
+
+    /// The shares of the even taps and of the odd ones, these before their factor: both points of the pair have
+    /// them in common.
+    #[inline(always)]
+    fn halves<S: Simd<Vector = V>, const R: usize>(&self, simd: S, g: &[V; R]) -> (V, V) {
+        const { assert!(R == 3 || R == 5) };
+        let even = simd.mul_add(self.even[1], g[2], simd.mul(self.even[0], g[0]));
+        if R == 3 {
+            return (even, g[1]);
+        }
+        (simd.mul_add(self.even[2], g[R - 1], even), simd.mul_add(self.square, g[R - 2], g[1]))
     }
 
     /// The row times `g`.
     #[inline(always)]
     pub(crate) fn apply<S: Simd<Vector = V>, const R: usize>(&self, simd: S, g: &[V; R]) -> V {
-        match self {
-            WeightRow::Zero(first) => simd.mul(*first, g[0]),
-            WeightRow::Infinity => g[R - 1],
-            WeightRow::Pair { even, odd, square } => {
-                let (even, odds) = halves(simd, even, *square, g);
-                simd.mul_add(*odd, odds, even)
-            }
-        }
+        let (even, odd) = self.halves(simd, g);
+        simd.mul_add(self.odd, odd, even)
     }
 }
 
-/// The even taps' share of a pair's two rows, and the odd taps' before the factor `±p / N`.
-#[inline(always)]
-fn halves<S: Simd, const R: usize>(
-    simd: S,
-    even: &[S::Vector; 3],
-    square: S::Vector,
-    g: &[S::Vector; R],
-) -> (S::Vector, S::Vector) {
-    let mut evens = simd.mul(even[0], g[0]);
-    for k in 1..R.div_ceil(2) {
-        evens = simd.mul_add(even[k], g[2 * k], evens);
-    }
-    // the odd taps are one (R = 3) or two (R = 5)
-    let odds = if R == 5 { simd.mul_add(square, g[3], g[1]) } else { g[1] };
-    (evens, odds)
-}
-
-/// `G g`, all rows: the same operations as [`WeightRow::apply`] on each.
+/// `G g`, all rows.
 #[inline(always)]
 pub(crate) fn weights<S: Simd, const T: usize, const R: usize>(
     simd: S,
     g: &[S::Vector; R],
 ) -> [S::Vector; T] {
-    let mut out = [simd.mul(simd.splat(Domain::<T>::FIRST_WEIGHT), g[0]); T];
-    for i in 0..Domain::<T>::PAIRS {
-        let even = [0, 2, 4].map(
-            #[inline(always)]
-            |k| simd.splat(Domain::<T>::WEIGHTS[i][k]),
-        );
-        let (even, odds) = halves(simd, &even, simd.splat(Domain::<T>::POWERS[i][2]), g);
-        let odd = Domain::<T>::WEIGHTS[i][1];
-        out[1 + 2 * i] = simd.mul_add(simd.splat(odd), odds, even);
-        out[2 + 2 * i] = simd.mul_add(simd.splat(-odd), odds, even);
-    }
-    out[T - 1] = g[R - 1];
+    let mut out = [g[R - 1]; T];
+    out[0] = simd.mul(simd.splat(Domain::<T>::FIRST_WEIGHT), g[0]);
+    unroll!(i < MOST <= 4, {
+        if i < Domain::<T>::PAIRS {
+            let (plus, minus) = (WeightPair::new::<S, T>(simd, i, 1.0), WeightPair::new::<S, T>(simd, i, -1.0));
+            let (even, odd) = plus.halves(simd, g);
+            out[1 + 2 * i] = simd.mul_add(plus.odd, odd, even);
+            out[2 + 2 * i] = simd.mul_add(minus.odd, odd, even);
+        }
+    });
     out
 }

@@ -4,7 +4,7 @@
 //! to a scratch in the first-level cache. So the bits are the same.
 
 use crate::conv::winograd::transform::{self, WeightRow};
-use crate::simd::Simd;
+use crate::simd::{Simd, unroll};
 use crate::{Block, LANES};
 
 /// Transforms one row of one output block for a run of input blocks.
@@ -23,25 +23,34 @@ pub(crate) fn transform<S: Simd, const T: usize, const R: usize>(
     stride: usize,
 ) {
     let row = WeightRow::new::<S, T>(simd, row);
-    let mut plain = plain;
+    let mut first = 0;
     let mut k = 0;
     for live in lanes {
         let live = usize::from(*live).min(LANES);
-        let (block, rest) = plain.split_at(R * R * live);
+        let block = &plain[first..][..R * R * live];
         for lane in 0..live {
             let mut values = [simd.splat(0.0); R];
-            for (c, value) in values.iter_mut().enumerate() {
-                let mut taps = [simd.splat(0.0); R];
-                for (r, tap) in taps.iter_mut().enumerate() {
-                    *tap = simd.load(&block[(r * R + c) * live + lane]);
+            // the branch on the row is inside: it is foreseen, and a loop for each kind of row would be three of them
+            match &row {
+                WeightRow::Zero(weight) => {
+                    unroll!(c < R <= 16, { values[c] = simd.mul(*weight, simd.load(&block[c * live + lane])) });
                 }
-                *value = row.apply(simd, &taps);
+                WeightRow::Infinity => {
+                    let last = &block[R * (R - 1) * live..];
+                    unroll!(c < R <= 16, { values[c] = simd.load(&last[c * live + lane]) });
+                }
+                WeightRow::Pair(pair) => {
+                    unroll!(c < R <= 16, {
+                        let mut taps = [simd.splat(0.0); R];
+                        unroll!(r < R <= 16, { taps[r] = simd.load(&block[(r * R + c) * live + lane]) });
+                        values[c] = pair.apply(simd, &taps);
+                    });
+                }
             }
-            for (c, value) in transform::weights::<S, T, R>(simd, &values).iter().enumerate() {
-                simd.store(&mut u[c * stride + k + lane], *value);
-            }
+            let values = transform::weights::<S, T, R>(simd, &values);
+            unroll!(c < T <= 16, { simd.store(&mut u[c * stride + k], values[c]) });
+            k += 1;
         }
-        plain = rest;
-        k += live;
+        first += R * R * live;
     }
 }

@@ -1,0 +1,60 @@
+//! Every convolution algorithm that serves a layer, chosen or not, on every instruction set: the evidence for
+//! `plan/choose.rs`. In blocked layout, so that no layout change is timed; GFLOP/s count the direct algorithm.
+//!
+//! `cargo bench --bench conv -- 3x3` takes the layers with that in their name.
+
+mod shapes;
+
+use std::sync::Arc;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use shapes::{LAYERS, numbers};
+use sinew::plan::{Family, Io, PlanOptions, Winograd};
+use sinew::{Input, Model, Options, Output, Session, SessionOptions};
+
+fn layers(criterion: &mut Criterion) {
+    for layer in LAYERS {
+        let graph = layer.graph().expect("a listed layer is a graph");
+        let tile = |output| (Some(Family::Winograd), Winograd::Tile(output));
+        let variants = [
+            ("chosen", (None, Winograd::Auto)),
+            ("direct", (Some(Family::Direct), Winograd::Off)),
+            ("im2col", (Some(Family::Im2col), Winograd::Off)),
+            ("winograd2", tile(2)),
+            ("winograd4", tile(4)),
+            ("winograd6", tile(6)),
+        ];
+        let mut group = criterion.benchmark_group(layer.name());
+        for (variant, (conv, winograd)) in variants {
+            let plan = PlanOptions { conv, winograd, io: Io::Blocked, ..PlanOptions::default() };
+            let options = Options { plan, ..Options::default() };
+            let model = Arc::new(Model::new(graph.clone(), &options).expect("a listed layer is planned"));
+            let steps = &model.plan().steps;
+            let served = variant == "chosen" || steps.iter().any(|step| step.why.starts_with("asked for"));
+            if !served {
+                continue;
+            }
+            let macs: u64 = steps.iter().map(|step| step.macs).sum();
+            group.throughput(Throughput::Elements(2 * macs));
+            for table in sinew_kernels::isa::supported() {
+                let options = SessionOptions { isa: Some(table.isa) };
+                let mut session =
+                    Session::new(Arc::clone(&model), options).expect("a supported instruction set");
+                let input = numbers(model.inputs()[0].len(), 1.0);
+                let mut output = vec![0.0; model.outputs()[0].len()];
+                session.load_inputs(&[Input::F32(&input)]).expect("the input's shape");
+                group.bench_function(format!("{variant}/{}", table.isa), |bencher| {
+                    bencher.iter(|| session.run(&[Input::F32(&input)], &mut [Output::F32(&mut output)]));
+                });
+            }
+        }
+        group.finish();
+    }
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().sample_size(20).measurement_time(std::time::Duration::from_millis(400)).warm_up_time(std::time::Duration::from_millis(100));
+    targets = layers
+}
+criterion_main!(benches);

@@ -1,0 +1,323 @@
+//! Between the caller's plain images and blocks of 16 channels, and between blocked layouts with other parts.
+//!
+//! ```text
+//! plain     element (channel, row, column) at channel * s0 + row * s1 + column * s2: NCHW, NHWC, any crop of them
+//! blocked   [block][row][column][16]; a part of 24 channels:
+//!           block 0   channels  0..16
+//!           block 1   channels 16..24, then 8 dead lanes
+//!           the next part starts at block 2
+//! ```
+//! Which channels a block holds follows from `lanes`, the live channels of each block, since channels keep their
+//! order. Dead lanes are written as zeros. On the way out to plain every NaN becomes 7fc00000.
+
+use core::ops::Range;
+
+use crate::simd::Simd;
+use crate::{Block, LANES};
+
+/// Plain elements as they come: f32, or bytes to be converted (exactly).
+#[derive(Clone, Copy, Debug)]
+pub enum PlainInput<'a> {
+    /// 32-bit floating point.
+    F32(&'a [f32]),
+    /// 8-bit unsigned integers.
+    U8(&'a [u8]),
+}
+
+/// What [`PackFn`] takes.
+#[derive(Clone, Copy, Debug)]
+pub struct PackArgs<'a> {
+    /// The image, from channel 0 of its first pixel on.
+    pub input: PlainInput<'a>,
+    /// Elements between channels, rows and columns.
+    pub strides: [usize; 3],
+    /// Pixels in a row.
+    pub width: usize,
+    /// The channel in lane 0 of the first output block.
+    pub first_channel: usize,
+    /// Live channels of each output block.
+    pub lanes: &'a [u8],
+}
+
+/// What [`UnpackFn`] takes.
+#[derive(Clone, Copy, Debug)]
+pub struct UnpackArgs<'a> {
+    /// `[block][pixel]`, whole planes, from the first block that is copied on.
+    pub input: &'a [Block],
+    /// Pixels of a plane.
+    pub plane: usize,
+    /// Elements between channels, rows and columns of the output.
+    pub strides: [usize; 3],
+    /// Pixels in a row.
+    pub width: usize,
+    /// Live channels of each block that is copied.
+    pub lanes: &'a [u8],
+}
+
+/// Plain to blocks. Any range of pixels, flattened over rows of `width`.
+pub type PackFn = fn(args: &PackArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]);
+/// Blocks to plain: pixels `pixels` of whole rows. `out` starts at the first block's first channel in the first of
+/// these rows; so a run of channel planes (NCHW) or of rows (NHWC) can be written by itself.
+pub type UnpackFn = fn(args: &UnpackArgs<'_>, pixels: Range<usize>, out: &mut [f32]);
+
+/// Runs of pixels that are `strides[2]` apart in the plain image: `f(pixel, offset, length)`, the offset counted
+/// from row `first_row`.
+#[inline(always)]
+fn for_each_run(
+    pixels: Range<usize>,
+    width: usize,
+    strides: [usize; 3],
+    first_row: usize,
+    mut f: impl FnMut(usize, usize, usize),
+) {
+    if pixels.is_empty() {
+        return;
+    }
+    assert!(width > 0, "rows without pixels");
+    let mut at = pixels.start;
+    let seamless = strides[1] == width * strides[2];
+    while at < pixels.end {
+        let (row, column) = (at / width, at % width);
+        let length = if seamless { pixels.end - at } else { (width - column).min(pixels.end - at) };
+        f(at, (row - first_row) * strides[1] + column * strides[2], length);
+        at += length;
+    }
+}
+
+/// The algorithm behind every [`PackFn`].
+#[inline(always)]
+pub(crate) fn pack<S: Simd>(simd: S, args: &PackArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
+    assert!(args.lanes.len() >= out.len(), "the lanes of each output block");
+    for out in out.iter() {
+        assert_eq!(out.len(), pixels.len(), "an output slice is not as long as the range of pixels");
+    }
+    match args.input {
+        PlainInput::F32(data) => pack_from(simd, data, args, pixels, out),
+        PlainInput::U8(data) => pack_from(simd, data, args, pixels, out),
+    }
+}
+
+#[inline(always)]
+fn pack_from<S: Simd, T: Copy + Into<f32>>(
+    simd: S,
+    data: &[T],
+    args: &PackArgs<'_>,
+    pixels: Range<usize>,
+    out: &mut [&mut [Block]],
+) {
+    let mut channel = args.first_channel;
+    for (out, &live) in out.iter_mut().zip(args.lanes) {
+        let live = usize::from(live);
+        assert!(live <= LANES, "at most 16 live lanes");
+        let data = &data[(channel * args.strides[0]).min(data.len())..];
+        for_each_run(
+            pixels.clone(),
+            args.width,
+            args.strides,
+            0,
+            #[inline(always)]
+            |pixel, offset, length| {
+                let out = &mut out[pixel - pixels.start..][..length];
+                if args.strides[2] == 1 {
+                    pack_planes(simd, &data[offset..], args.strides[0], live, out);
+                } else {
+                    pack_pixels(&data[offset..], args.strides, live, out);
+                }
+            },
+        );
+        channel += live;
+    }
+}
+
+/// 16 pixels of up to 16 channels at a time: rows of a plane side by side, then transposed.
+#[inline(always)]
+fn pack_planes<S: Simd, T: Copy + Into<f32>>(
+    simd: S,
+    data: &[T],
+    channel_stride: usize,
+    live: usize,
+    out: &mut [Block],
+) {
+    let mut rows = [[0.0; LANES]; LANES];
+    let (chunks, rest) = out.as_chunks_mut::<LANES>();
+    let mut at = 0;
+    for out in chunks {
+        for (channel, row) in rows[..live].iter_mut().enumerate() {
+            for (to, &from) in row.iter_mut().zip(&data[channel * channel_stride + at..][..LANES]) {
+                *to = from.into();
+            }
+        }
+        simd.transpose(&rows, out);
+        at += LANES;
+    }
+    if !rest.is_empty() {
+        for (channel, row) in rows[..live].iter_mut().enumerate() {
+            for (to, &from) in row.iter_mut().zip(&data[channel * channel_stride + at..][..rest.len()]) {
+                *to = from.into();
+            }
+        }
+        let mut last = [[0.0; LANES]; LANES];
+        simd.transpose(&rows, &mut last);
+        rest.copy_from_slice(&last[..rest.len()]);
+    }
+}
+
+/// One pixel at a time; its channels lie together in NHWC.
+#[inline(always)]
+fn pack_pixels<T: Copy + Into<f32>>(data: &[T], strides: [usize; 3], live: usize, out: &mut [Block]) {
+    for (i, out) in out.iter_mut().enumerate() {
+        let data = &data[i * strides[2]..];
+        if strides[0] == 1 && live == LANES {
+            for (to, &from) in out.iter_mut().zip(&data[..LANES]) {
+                *to = from.into();
+            }
+            continue;
+        }
+        let mut block = [0.0; LANES];
+        for (lane, to) in block[..live].iter_mut().enumerate() {
+            *to = data[lane * strides[0]].into();
+        }
+        *out = block;
+    }
+}
+
+/// The algorithm behind every [`UnpackFn`].
+#[inline(always)]
+pub(crate) fn unpack<S: Simd>(simd: S, args: &UnpackArgs<'_>, pixels: Range<usize>, out: &mut [f32]) {
+    assert!(pixels.start <= pixels.end && pixels.end <= args.plane, "pixels beyond the plane");
+    assert!(args.input.len() >= args.lanes.len() * args.plane, "the input is short");
+    if pixels.is_empty() {
+        return;
+    }
+    assert!(args.width > 0 && pixels.start.is_multiple_of(args.width), "pixels are no whole rows");
+    let first_row = pixels.start / args.width;
+    let mut channel = 0;
+    for (input, &live) in args.input.chunks(args.plane).zip(args.lanes) {
+        let live = usize::from(live);
+        assert!(live <= LANES, "at most 16 live lanes");
+        let start = (channel * args.strides[0]).min(out.len());
+        let out = &mut out[start..];
+        for_each_run(
+            pixels.clone(),
+            args.width,
+            args.strides,
+            first_row,
+            #[inline(always)]
+            |pixel, offset, length| {
+                let input = &input[pixel..][..length];
+                if args.strides[2] == 1 {
+                    unpack_planes(simd, input, args.strides[0], live, &mut out[offset..]);
+                } else {
+                    unpack_pixels(simd, input, args.strides, live, &mut out[offset..]);
+                }
+            },
+        );
+        channel += live;
+    }
+}
+
+#[inline(always)]
+fn unpack_planes<S: Simd>(simd: S, input: &[Block], channel_stride: usize, live: usize, out: &mut [f32]) {
+    let mut columns = [[0.0; LANES]; LANES];
+    let (chunks, rest) = input.as_chunks::<LANES>();
+    let mut at = 0;
+    for input in chunks {
+        simd.transpose(input, &mut columns);
+        for (channel, column) in columns[..live].iter_mut().enumerate() {
+            simd.store(column, simd.canonical_nan(simd.load(column)));
+            out[channel * channel_stride + at..][..LANES].copy_from_slice(column);
+        }
+        at += LANES;
+    }
+    if !rest.is_empty() {
+        let mut last = [[0.0; LANES]; LANES];
+        last[..rest.len()].copy_from_slice(rest);
+        simd.transpose(&last, &mut columns);
+        for (channel, column) in columns[..live].iter_mut().enumerate() {
+            simd.store(column, simd.canonical_nan(simd.load(column)));
+            out[channel * channel_stride + at..][..rest.len()].copy_from_slice(&column[..rest.len()]);
+        }
+    }
+}
+
+#[inline(always)]
+fn unpack_pixels<S: Simd>(simd: S, input: &[Block], strides: [usize; 3], live: usize, out: &mut [f32]) {
+    let mut block = [0.0; LANES];
+    for (i, input) in input.iter().enumerate() {
+        simd.store(&mut block, simd.canonical_nan(simd.load(input)));
+        let out = &mut out[i * strides[2]..];
+        if strides[0] == 1 {
+            out[..live].copy_from_slice(&block[..live]);
+        } else {
+            for (lane, &from) in block[..live].iter().enumerate() {
+                out[lane * strides[0]] = from;
+            }
+        }
+    }
+}
+
+/// What [`copy_channels`] takes.
+#[derive(Clone, Copy, Debug)]
+pub struct CopyChannelsArgs<'a> {
+    /// `[block][pixel]`, whole planes, from its first block on.
+    pub input: &'a [Block],
+    /// Live channels of each input block.
+    pub in_lanes: &'a [u8],
+    /// Pixels of a plane.
+    pub plane: usize,
+    /// The first channel that is copied.
+    pub from_channel: usize,
+    /// Where it goes: an output channel, counted over all output blocks.
+    pub to_channel: usize,
+    /// How many channels are copied.
+    pub count: usize,
+    /// The channel in lane 0 of the first output slice.
+    pub first_channel: usize,
+    /// Live channels of the block of each output slice.
+    pub out_lanes: &'a [u8],
+}
+
+/// Copies a run of channels between layouts with other parts: ragged concatenation, slices of channels.
+///
+/// Output channels outside the run stay as they are; in every block that receives a channel the dead lanes become
+/// zeros. Any range of pixels.
+pub fn copy_channels(args: &CopyChannelsArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
+    assert!(pixels.start <= pixels.end && pixels.end <= args.plane, "pixels beyond the plane");
+    assert!(args.input.len() >= args.in_lanes.len() * args.plane, "the input is short");
+    assert!(args.out_lanes.len() >= out.len(), "the lanes of each output block");
+    let mut channel = args.first_channel;
+    let end = args.to_channel + args.count;
+    // The input block that holds a channel, found from the last one: both sides go up.
+    let (mut block, mut block_start) = (0, 0);
+    for (out, &live) in out.iter_mut().zip(args.out_lanes) {
+        assert_eq!(out.len(), pixels.len(), "an output slice is not as long as the range of pixels");
+        let live = usize::from(live);
+        let mut at = channel.max(args.to_channel);
+        let stop = end.min(channel + live);
+        if at < stop && live < LANES {
+            for out in out.iter_mut() {
+                out[live..].fill(0.0);
+            }
+        }
+        while at < stop {
+            let from = at - args.to_channel + args.from_channel;
+            while from >= block_start + usize::from(args.in_lanes[block]) {
+                block_start += usize::from(args.in_lanes[block]);
+                block += 1;
+            }
+            let from_lane = from - block_start;
+            let to_lane = at - channel;
+            let length = (usize::from(args.in_lanes[block]) - from_lane).min(stop - at);
+            let input = &args.input[block * args.plane..][pixels.clone()];
+            if length == LANES {
+                out.copy_from_slice(input);
+            } else {
+                for (out, input) in out.iter_mut().zip(input) {
+                    out[to_lane..to_lane + length].copy_from_slice(&input[from_lane..from_lane + length]);
+                }
+            }
+            at += length;
+        }
+        channel += live;
+    }
+}
