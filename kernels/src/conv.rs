@@ -6,10 +6,12 @@
 //! output    one slice per output block, each the pixels of `pixels`, [pixel][16]
 //! ```
 
-pub(crate) mod direct;
+pub mod direct;
 pub mod grouped;
 pub mod im2col;
+pub mod plain_image;
 pub mod reference;
+pub(crate) mod tiling;
 pub mod winograd;
 
 use core::ops::Range;
@@ -90,24 +92,19 @@ impl ConvArgs<'_> {
         self.geometry.taps() * self.lanes.iter().copied().map(usize::from).sum::<usize>()
     }
 
-    /// What every algorithm relies on.
+    /// What every algorithm relies on; gives the number of output blocks.
     ///
     /// # Panics
     /// Where an operand is too small for the geometry or the slices of `out` do not hold `pixels`.
-    pub(crate) fn check(&self, pixels: &Range<usize>, out: &[&mut [Block]]) {
+    pub(crate) fn check(&self, pixels: &Range<usize>, out: &[&mut [Block]]) -> usize {
         let geometry = &self.geometry;
-        let blocks = self.epilogue.blocks(out.len());
+        let blocks = self.epilogue.check(geometry.out_pixels(), pixels, out);
         assert!(
             self.lanes.iter().all(|lanes| (1..=16).contains(lanes)),
             "an input block has 1 to 16 live lanes"
         );
         assert_eq!(self.input.len(), self.lanes.len() * geometry.in_pixels(), "input blocks times pixels");
         assert!(self.weights.len() >= blocks * self.weights_per_block(), "weights of every output block");
-        assert!(self.epilogue.bias.len() >= blocks, "bias of every output block");
-        assert!(pixels.start <= pixels.end && pixels.end <= geometry.out_pixels(), "pixels of the output");
-        assert!(out.iter().all(|out| out.len() == pixels.len()), "a slice holds the pixels of the range");
-        if let Some(residual) = self.epilogue.residual {
-            assert!(residual.len() >= blocks * geometry.out_pixels(), "residual of every output block");
-        }
+        blocks
     }
 }

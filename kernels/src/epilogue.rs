@@ -40,6 +40,23 @@ impl<'a> Epilogue<'a> {
         self.max_min || self.before != Activation::Identity || self.after.as_clamp().is_none()
     }
 
+    /// What every producer of an output relies on; gives the number of output blocks.
+    ///
+    /// # Panics
+    /// Where an operand is too small or the slices of `out` do not hold `pixels` of planes of `plane`.
+    pub(crate) fn check(&self, plane: usize, pixels: &Range<usize>, out: &[&mut [Block]]) -> usize {
+        let blocks = self.blocks(out.len());
+        assert!(!self.max_min || out.len().is_multiple_of(2), "MaxMin fills two halves");
+        assert!(self.bias.len() >= blocks, "bias of every output block");
+        assert!(pixels.start <= pixels.end && pixels.end <= plane, "pixels of the output");
+        assert!(out.iter().all(|out| out.len() == pixels.len()), "a slice holds the pixels of the range");
+        assert!(
+            self.residual.is_none_or(|residual| residual.len() >= blocks * plane),
+            "residual of every block"
+        );
+        blocks
+    }
+
     /// This epilogue for output blocks from `block` on, of planes of `plane` pixels.
     pub(crate) fn starting_at(&self, block: usize, plane: usize) -> Epilogue<'a> {
         let residual = self.residual.map(|residual| &residual[block * plane..]);
@@ -132,12 +149,14 @@ impl Tail<'_> {
         at: usize,
         out: &mut [&mut [Block]],
     ) {
+        // not known before the sums are there: else its constants take registers, from them, in the loop over taps
+        let tail = core::hint::black_box(self);
         unroll!(j < N <= 4, {
             let out = &mut out[j][at..][..M];
-            let residual = self.residual(j, plane, pixel, M).unwrap_or(&NEGATIVE_ZEROS[..M]);
-            let bias = simd.load(self.bias(j));
+            let residual = tail.residual(j, plane, pixel, M).unwrap_or(&NEGATIVE_ZEROS[..M]);
+            let bias = simd.load(tail.bias(j));
             unroll!(i < M <= 16, {
-                simd.store(&mut out[i], self.apply(simd, sums[i][j], bias, Some(&residual[i])));
+                simd.store(&mut out[i], tail.apply(simd, sums[i][j], bias, Some(&residual[i])));
             });
         });
     }

@@ -21,6 +21,7 @@ use core::str::FromStr;
 use crate::channels::{LrnFn, SoftmaxFn};
 use crate::conv::ConvKernel;
 use crate::conv::grouped::GroupedFn;
+use crate::conv::plain_image::PlainConvKernel;
 use crate::conv::winograd::Winograd;
 use crate::depthwise::DepthwiseFn;
 use crate::elementwise::{ActivateFn, ActivateInPlaceFn, BinaryFn, ScaleFn};
@@ -101,6 +102,8 @@ pub struct Kernels {
     pub probe: ProbeKernel,
     /// Convolution from blocked input.
     pub direct: ConvKernel,
+    /// Convolution from a plain image.
+    pub plain_image: PlainConvKernel,
     /// Convolution with groups that are no whole blocks.
     pub grouped: Kernel<GroupedFn>,
     /// Convolution of each channel by itself.

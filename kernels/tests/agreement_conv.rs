@@ -11,10 +11,11 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use sinew_kernels::activation::Activation;
 use sinew_kernels::conv::grouped::{self, GroupedArgs};
+use sinew_kernels::conv::plain_image::{self, PlainConvArgs};
 use sinew_kernels::conv::reference::Reference;
 use sinew_kernels::conv::{ConvArgs, ConvGeometry, im2col};
 use sinew_kernels::epilogue::Epilogue;
-use sinew_kernels::isa::Kernels as Table;
+use sinew_kernels::isa::Kernels;
 use sinew_kernels::{Block, LANES};
 use support::blocks::{Guarded, Numbers, assert_same, config, tables};
 
@@ -130,11 +131,22 @@ fn pack(case: &Case, weights: &[f32]) -> Vec<Block> {
     out
 }
 
-/// A kernel with its operands: computes a range of pixels.
-type Compute<'a> = Box<dyn Fn(Range<usize>, &mut [&mut [Block]]) + 'a>;
+/// `[output block][channel][tap][16]`.
+fn pack_by_channel(case: &Case, weights: &[f32]) -> Vec<Block> {
+    let k = case.channels * case.kernel[0] * case.kernel[1];
+    let weight =
+        |output: usize, k_index: usize| weights.get(output * k + k_index).copied().unwrap_or(f32::NAN);
+    let of_block = |block: usize| {
+        (0..k).map(move |index| std::array::from_fn(|output| weight(block * LANES + output, index)))
+    };
+    (0..blocks(case.outputs)).flat_map(of_block).collect()
+}
+
+/// A kernel with its operands: computes the pixels of a range.
+type Run<'a> = dyn Fn(Range<usize>, &mut [&mut [Block]]) + 'a;
 
 /// Runs a kernel with the output pixels cut at the given places; gives the slices one after the other.
-fn run(name: &str, kernel: &Compute<'_>, slices: usize, cuts: &[usize]) -> Vec<Block> {
+fn run(name: &str, kernel: &Run<'_>, slices: usize, cuts: &[usize]) -> Vec<Block> {
     let mut out = vec![Vec::new(); slices];
     for cut in cuts.windows(2) {
         let mut part = Guarded::new(slices, cut[1] - cut[0]);
@@ -242,58 +254,124 @@ prop_compose! {
     }
 }
 
-/// Every kernel that computes a case, on one table.
-type Kernels<'a> = &'a dyn Fn(&'static Table) -> Vec<(&'static str, Compute<'a>)>;
+/// Checks one kernel of every table: the scalar one against the definition, the others against the scalar one, the
+/// output whole and cut into parts at multiples of `unit` pixels. `kernel` gives a table's name and entry point with its operands.
+fn check<'a>(
+    case: &Case,
+    plain: &Plain,
+    (cuts, unit): (&[Index], usize),
+    kernel: impl Fn(&'static Kernels) -> (&'static str, Box<Run<'a>>),
+) {
+    let geometry = case.geometry();
+    let mut out_lanes = lanes(case.outputs);
+    if case.max_min {
+        out_lanes.extend_from_within(..);
+    }
+    let pixels = geometry.out_pixels();
+    let mut parts: Vec<_> = cuts.iter().map(|cut| cut.index(pixels / unit + 1) * unit).collect();
+    parts.extend([0, pixels]);
+    parts.sort_unstable();
+    let (name, scalar) = kernel(tables().last().expect("scalar is always there"));
+    let want = run(name, &*scalar, out_lanes.len(), &[0, pixels]);
+    if !case.special {
+        assert_close(case, plain, &want);
+    }
+    for table in tables() {
+        let (name, kernel) = kernel(table);
+        for cuts in [&[0, pixels][..], &parts] {
+            let got = run(name, &*kernel, out_lanes.len(), cuts);
+            assert_same(name, &got, &want, &out_lanes, pixels);
+        }
+    }
+}
 
-/// Kernels that compute all channels from all channels.
-fn check_dense(case: &Case, cuts: &[Index]) {
+/// Parts are whole rows, or any pixels where there is one row.
+fn rows_or_pixels(case: &Case) -> usize {
+    let geometry = case.geometry();
+    if geometry.out_height == 1 { 1 } else { geometry.out_width }
+}
+
+/// What the epilogue reads, in blocks.
+struct After {
+    bias: Vec<Block>,
+    residual: Vec<Block>,
+}
+
+impl After {
+    fn new(case: &Case, plain: &Plain) -> Self {
+        Self {
+            bias: to_blocks(&plain.bias, case.outputs),
+            residual: to_blocks(&plain.residual, case.outputs),
+        }
+    }
+
+    fn epilogue(&self, case: &Case) -> Epilogue<'_> {
+        Epilogue {
+            bias: &self.bias,
+            before: case.before,
+            residual: case.residual.then_some(&self.residual[..]),
+            after: case.after,
+            max_min: case.max_min,
+        }
+    }
+}
+
+fn check_direct(case: &Case, cuts: &[Index]) {
     let plain = Plain::new(case);
-    let operands = Blocks::new(case, &plain);
-    let (lanes, weights) = (lanes(case.channels), pack(case, &plain.weights));
+    let after = After::new(case, &plain);
     let args = ConvArgs {
         geometry: case.geometry(),
-        lanes: &lanes,
-        input: &operands.input,
-        weights: &weights,
-        epilogue: operands.epilogue(case),
+        lanes: &lanes(case.channels),
+        input: &to_blocks(&plain.input, case.channels),
+        weights: &pack(case, &plain.weights),
+        epilogue: after.epilogue(case),
     };
-    // whole rows, or any pixels where there is one row
-    let unit = if args.geometry.out_height == 1 { 1 } else { args.geometry.out_width };
-    check(case, &plain, cuts, unit, &|table| {
-        let direct: Compute<'_> = Box::new(move |pixels, out| (table.direct.run)(&args, pixels, out));
-        let mut kernels = vec![(table.direct.name, direct)];
-        if !case.max_min {
-            // Strips of 5 pixels, so that there are several.
-            let scratch = 5 * im2col::column_blocks(&args.geometry, args.lanes);
-            let gathered: Compute<'_> = Box::new(move |pixels, out| {
-                im2col::run(table, &args, pixels, out, &mut vec![[f32::NAN; LANES]; scratch]);
-            });
-            kernels.push(("im2col", gathered));
-        }
-        kernels
+    check(case, &plain, (cuts, rows_or_pixels(case)), |table| {
+        let direct = table.direct;
+        (direct.name, Box::new(move |pixels, out| (direct.run)(&args, pixels, out)))
+    });
+}
+
+/// Strips of 5 gathered pixels, so that there are several.
+fn check_gathered(case: &Case, cuts: &[Index]) {
+    let plain = Plain::new(case);
+    let after = After::new(case, &plain);
+    let args = ConvArgs {
+        geometry: case.geometry(),
+        lanes: &lanes(case.channels),
+        input: &to_blocks(&plain.input, case.channels),
+        weights: &pack(case, &plain.weights),
+        epilogue: after.epilogue(case),
+    };
+    check(case, &plain, (cuts, 1), |table| {
+        let scratch = 5 * im2col::column_blocks(&args.geometry, args.lanes);
+        let run = move |pixels, out: &mut [&mut [Block]]| {
+            im2col::run(table, &args, pixels, out, &mut vec![[f32::NAN; LANES]; scratch]);
+        };
+        ("im2col", Box::new(run))
     });
 }
 
 /// Groups of any number of channels.
 fn check_grouped(case: &Case, cuts: &[Index]) {
     let plain = Plain::new(case);
-    let operands = Blocks::new(case, &plain);
-    let weights = pack_grouped(case, &plain.weights);
+    let after = After::new(case, &plain);
     let args = GroupedArgs {
         geometry: case.geometry(),
         channels: [case.channels / case.groups, case.outputs / case.groups],
         groups: case.groups,
-        input: &operands.input,
+        input: &to_blocks(&plain.input, case.channels),
         first_block: 0,
-        weights: &weights,
-        epilogue: operands.epilogue(case),
+        weights: &pack_grouped(case, &plain.weights),
+        epilogue: after.epilogue(case),
     };
-    check(case, &plain, cuts, args.geometry.out_width, &|table| {
+    check(case, &plain, (cuts, args.geometry.out_width), |table| {
+        let kernel = table.grouped;
         let scratch = grouped::scratch_blocks(&args.geometry, args.channels[0]);
-        let kernel: Compute<'_> = Box::new(move |pixels, out| {
-            (table.grouped.run)(&args, pixels, out, &mut vec![[f32::NAN; LANES]; scratch]);
-        });
-        vec![(table.grouped.name, kernel)]
+        let run = move |pixels, out: &mut [&mut [Block]]| {
+            (kernel.run)(&args, pixels, out, &mut vec![[f32::NAN; LANES]; scratch]);
+        };
+        (kernel.name, Box::new(run))
     });
 }
 
@@ -312,74 +390,45 @@ fn pack_grouped(case: &Case, weights: &[f32]) -> Vec<Block> {
     out
 }
 
-/// The operands of a case in blocks.
-struct Blocks {
-    input: Vec<Block>,
-    bias: Vec<Block>,
-    residual: Vec<Block>,
+/// The image's elements in the order of rows, pixels, channels.
+fn interleave(plain: &[f32], channels: usize) -> Vec<f32> {
+    let pixels = plain.len() / channels;
+    (0..plain.len()).map(|i| plain[i % channels * pixels + i / channels]).collect()
 }
 
-impl Blocks {
-    fn new(case: &Case, plain: &Plain) -> Self {
-        Self {
-            input: to_blocks(&plain.input, case.channels),
-            bias: to_blocks(&plain.bias, case.outputs),
-            residual: to_blocks(&plain.residual, case.outputs),
-        }
-    }
-
-    fn epilogue(&self, case: &Case) -> Epilogue<'_> {
-        Epilogue {
-            bias: &self.bias,
-            before: case.before,
-            residual: case.residual.then_some(&self.residual[..]),
-            after: case.after,
-            max_min: case.max_min,
-        }
-    }
-}
-
-/// The scalar table against the definition, every table against the scalar one, whole and in parts.
-/// The pixels of a part come in multiples of `unit`.
-fn check(case: &Case, plain: &Plain, cuts: &[Index], unit: usize, kernels: Kernels<'_>) {
-    let geometry = case.geometry();
-    let mut out_lanes = lanes(case.outputs);
-    if case.max_min {
-        out_lanes.extend_from_within(..);
-    }
-    let slices = out_lanes.len();
-    let whole = [0, geometry.out_pixels()];
-    let scalar = tables().last().expect("scalar is always there");
-    let want: Vec<_> =
-        kernels(scalar).iter().map(|(name, kernel)| run(name, kernel, slices, &whole)).collect();
-    if !case.special {
-        for got in &want {
-            assert_close(case, plain, got);
-        }
-    }
-    let mut parts: Vec<_> =
-        cuts.iter().map(|cut| cut.index(geometry.out_pixels() / unit + 1) * unit).collect();
-    parts.extend(whole);
-    parts.sort_unstable();
-    for table in tables() {
-        for ((name, kernel), want) in kernels(table).iter().zip(&want) {
-            for cuts in [&whole[..], &parts] {
-                let got = run(name, kernel, slices, cuts);
-                assert_same(name, &got, want, &out_lanes, geometry.out_pixels());
-            }
-        }
-    }
+fn check_plain_image(case: &Case, interleaved: bool, cuts: &[Index]) {
+    let plain = Plain::new(case);
+    let after = After::new(case, &plain);
+    let [height, width] = case.size;
+    let channels = case.channels;
+    let input = if interleaved { interleave(&plain.input, channels) } else { plain.input.clone() };
+    let args = PlainConvArgs {
+        geometry: case.geometry(),
+        channels,
+        input: &input,
+        strides: if interleaved { [1, width * channels, channels] } else { [height * width, width, 1] },
+        weights: &pack_by_channel(case, &plain.weights),
+        epilogue: after.epilogue(case),
+    };
+    check(case, &plain, (cuts, rows_or_pixels(case)), |table| {
+        let kernel = table.plain_image;
+        let run = move |pixels, out: &mut [&mut [Block]]| {
+            let mut scratch = vec![f32::NAN; plain_image::scratch_len(&args.geometry, channels)];
+            (kernel.run)(&args, pixels, &mut scratch, out);
+        };
+        (kernel.name, Box::new(run))
+    });
 }
 
 proptest! {
     #![proptest_config(config(200))]
 
     #[test]
-    fn dense_convolutions_agree(
+    fn direct_convolutions_agree(
         case in dense_case().prop_filter("no output", |case| case.out_size().is_some()),
         cuts in prop::collection::vec(any::<Index>(), 0..3),
     ) {
-        check_dense(&case, &cuts);
+        check_direct(&case, &cuts);
     }
 
     #[test]
@@ -390,7 +439,30 @@ proptest! {
     ) {
         (case.size, case.kernel, case.stride) = ([1, pixels], [1, 1], [1, 1]);
         (case.pads, case.end_pads) = ([0, 0], [0, 0]);
-        check_dense(&case, &cuts);
+        check_direct(&case, &cuts);
+    }
+
+    #[test]
+    fn convolutions_of_plain_images_agree(
+        case in dense_case().prop_filter("no output", |case| case.out_size().is_some()),
+        channels in 1..=5usize,
+        kernel in prop_oneof![3 => Just(None), 1 => Just(Some([7, 7]))],
+        interleaved: bool,
+        cuts in prop::collection::vec(any::<Index>(), 0..3),
+    ) {
+        let mut case = Case { channels, ..case };
+        if let Some(kernel) = kernel {
+            (case.kernel, case.dilation, case.pads, case.end_pads) = (kernel, [1, 1], [3, 3], [3, 3]);
+        }
+        check_plain_image(&case, interleaved, &cuts);
+    }
+
+    #[test]
+    fn gathered_convolutions_agree(
+        case in dense_case().prop_filter("no output", |case| case.out_size().is_some()),
+        cuts in prop::collection::vec(any::<Index>(), 0..3),
+    ) {
+        check_gathered(&Case { max_min: false, ..case }, &cuts);
     }
 
     #[test]

@@ -301,8 +301,10 @@ impl<'g> Builder<'g> {
     fn bind_input(&mut self, index: usize) -> Result<()> {
         let id = self.graph.inputs[index];
         let value = self.graph.value(id);
-        // What reorders the input keeps the caller's layout.
-        let stays_plain = |node: &Node| matches!(node.op, Op::Transpose { .. } | Op::Reshape { .. });
+        // What reorders the input or reads an image as it is keeps the caller's layout.
+        let stays_plain = |node: &Node| {
+            self.reads_plain_image(node) || matches!(node.op, Op::Transpose { .. } | Op::Reshape { .. })
+        };
         let in_blocks = self.options.io == Io::Blocked
             && Blocked::of_shape(&value.shape).is_some()
             && !self.graph.nodes.iter().all(|node| !node.inputs.contains(&id) || stays_plain(node));

@@ -2,7 +2,7 @@
 //! rule holds is taken; the last serves all. The rule looks at one image, at shapes and options only.
 
 use sinew_kernels::conv::winograd::{WeightForm, WinogradTile};
-use sinew_kernels::conv::{ConvGeometry, im2col};
+use sinew_kernels::conv::{ConvGeometry, direct, im2col, plain_image};
 
 use super::{PlanOptions, Winograd};
 
@@ -13,6 +13,8 @@ pub enum Algorithm {
     Dense,
     /// One filter per channel.
     Depthwise,
+    /// From the plain image: few channels, never padded to a block.
+    PlainImage,
     /// Winograd with tiles of this size, from weights in this form.
     Winograd(WinogradTile, WeightForm),
     /// 1x1, stride 1: the map as one row of pixels.
@@ -31,6 +33,7 @@ impl Algorithm {
         match self {
             Algorithm::Dense => "dense",
             Algorithm::Depthwise => "depthwise",
+            Algorithm::PlainImage => "plain-image",
             Algorithm::Winograd(tile, form) => match (tile.output, form) {
                 (2, WeightForm::Stored) => "winograd-2",
                 (2, WeightForm::Plain) => "winograd-2-plain-weights",
@@ -47,6 +50,9 @@ impl Algorithm {
     }
 }
 
+/// A first layer with at most so many channels reads the plain image.
+pub const PLAIN_IMAGE_CHANNELS: usize = 4;
+
 /// What the choice looks at.
 #[derive(Clone, Debug)]
 pub struct ConvShape {
@@ -60,6 +66,8 @@ pub struct ConvShape {
     pub out_channels: usize,
     /// Whether every group is whole blocks, on both sides.
     pub groups_are_blocks: bool,
+    /// Whether the input is there in plain form, and not in blocks.
+    pub plain_input: bool,
 }
 
 /// The choice and its reasons.
@@ -102,25 +110,23 @@ impl Family {
     }
 }
 
-/// The largest window that the direct kernel takes.
-const DIRECT_TAPS: usize = 128;
-
-/// Whether some algorithm serves a window of so many taps over so many channels of a group.
-pub fn serves_window(taps: usize, channels: usize) -> bool {
-    taps <= DIRECT_TAPS || (taps * channels).div_ceil(16) <= im2col::MAX_COLUMN
+/// Whether some algorithm serves the window, over so many channels of a group.
+pub fn serves_window(geometry: &ConvGeometry, channels: usize) -> bool {
+    direct::supports(geometry) || (geometry.taps() * channels).div_ceil(16) <= im2col::MAX_COLUMN
 }
 
 /// An entry of the list: the reason for taking it, or for passing on.
 type Rule = fn(&ConvShape, &PlanOptions) -> Result<(Algorithm, String), String>;
 
 /// Best first.
-const RULES: [(&str, Rule); 7] = [
+const RULES: [(&str, Rule); 8] = [
     ("depthwise", depthwise),
     ("dense", dense),
+    ("plain-image", from_plain_image),
     ("winograd", winograd),
     ("pointwise", pointwise),
     ("grouped", grouped),
-    ("direct", direct),
+    ("direct", from_blocks),
     ("im2col", gathered),
 ];
 
@@ -202,7 +208,7 @@ fn force(shape: &ConvShape, wanted: Family, options: &PlanOptions) -> Result<Cho
     let candidates: &[Rule] = match wanted {
         Family::Winograd => &[any_winograd],
         Family::Im2col => &[gathered],
-        Family::Direct => &[depthwise, dense, pointwise, grouped, direct],
+        Family::Direct => &[depthwise, dense, from_plain_image, pointwise, grouped, from_blocks],
     };
     let taken = candidates.iter().map(|rule| rule(shape, options));
     let algorithm = taken.reduce(|first, next| first.or(next)).unwrap_or(Err("nothing serves it".into()))?.0;
@@ -223,6 +229,19 @@ fn dense(shape: &ConvShape, _: &PlanOptions) -> Result<(Algorithm, String), Stri
         return Ok((Algorithm::Dense, "the window is the whole input".into()));
     }
     Err("more than one output pixel".into())
+}
+
+fn from_plain_image(shape: &ConvShape, _: &PlanOptions) -> Result<(Algorithm, String), String> {
+    if !shape.plain_input {
+        return Err("the input lies in blocks".into());
+    }
+    if shape.groups != 1 || shape.in_channels > PLAIN_IMAGE_CHANNELS {
+        return Err(format!("{} channels fill a block well enough", shape.in_channels));
+    }
+    if !plain_image::supports(&shape.geometry) {
+        return Err("its window has too many taps".into());
+    }
+    Ok((Algorithm::PlainImage, format!("{} channels are read as they lie, none padded", shape.in_channels)))
 }
 
 /// Winograd by shape. The rule follows measured layers: see the bench `conv`.
@@ -298,12 +317,12 @@ fn grouped(shape: &ConvShape, _: &PlanOptions) -> Result<(Algorithm, String), St
     Ok((Algorithm::Grouped, format!("{channels} channels a group: no zeros are multiplied")))
 }
 
-fn direct(shape: &ConvShape, _: &PlanOptions) -> Result<(Algorithm, String), String> {
+fn from_blocks(shape: &ConvShape, _: &PlanOptions) -> Result<(Algorithm, String), String> {
     if shape.groups > 1 && !shape.groups_are_blocks {
         return Err("groups are no whole blocks".into());
     }
-    if shape.geometry.taps() > DIRECT_TAPS {
-        return Err(format!("its window has more than {DIRECT_TAPS} taps"));
+    if !direct::supports(&shape.geometry) {
+        return Err("its window has too many taps".into());
     }
     Ok((Algorithm::Direct, "straight from the blocks, no copy".into()))
 }

@@ -51,6 +51,17 @@ impl Filters<'_> {
         }
         packed
     }
+
+    /// `[output block][channel][tap][16]`: a plain image.
+    pub fn pack_by_channel(&self) -> Vec<Block> {
+        let mut packed = Vec::with_capacity(self.blocks() * self.channels * self.taps);
+        for block in 0..self.blocks() {
+            for channel in 0..self.channels {
+                packed.extend((0..self.taps).map(|tap| self.lanes(block, channel, tap)));
+            }
+        }
+        packed
+    }
 }
 
 /// One filter per channel, `[C, 1, KH, KW]`: `[block][tap][16]`, channels where the layout has them.

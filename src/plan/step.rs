@@ -156,6 +156,24 @@ pub(crate) struct ConvWork {
     pub(crate) group_channels: [usize; 2],
 }
 
+/// A first convolution on the plain image.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct PlainConvWork {
+    pub(crate) geometry: ConvGeometry,
+    pub(crate) channels: usize,
+    /// Elements between images, channels, rows and pixels.
+    pub(crate) strides: [usize; 4],
+    pub(crate) input: Plain,
+    pub(crate) output: View,
+    pub(crate) residual: Option<View>,
+    /// Packed weights; each output block's are `weights_per_block` apart.
+    pub(crate) weights: Range<usize>,
+    pub(crate) weights_per_block: usize,
+    pub(crate) bias: Range<usize>,
+    pub(crate) before: Activation,
+    pub(crate) after: Activation,
+}
+
 /// What a step does.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Work {
@@ -200,6 +218,7 @@ pub(crate) enum Work {
         lanes: [Vec<u8>; 2],
     },
     Conv(Box<ConvWork>),
+    PlainConv(Box<PlainConvWork>),
     Pool {
         pool: Pool,
         input: View,
@@ -288,7 +307,7 @@ impl Work {
             Work::Unpack { .. } => "unpack",
             Work::CopyPlain { .. } | Work::CopyPixels { .. } => "copy",
             Work::CopyChannels { .. } => "repack",
-            Work::Conv(_) => "conv",
+            Work::Conv(_) | Work::PlainConv(_) => "conv",
             Work::Pool { pool, .. } if pool.kind == PoolKind::Max => "max-pool",
             Work::Pool { .. } => "average-pool",
             Work::GlobalPool { kind: PoolKind::Max, .. } => "global-max",
@@ -322,6 +341,9 @@ impl Work {
                 .into_iter()
                 .flatten()
                 .collect(),
+            Work::PlainConv(conv) => {
+                [conv.residual.as_ref(), Some(&conv.output)].into_iter().flatten().collect()
+            }
             Work::Pool { input, output, .. }
             | Work::GlobalPool { input, output, .. }
             | Work::Unary { input, output, .. }
@@ -344,6 +366,7 @@ impl Work {
             Work::Pack { from, .. } => vec![*from],
             Work::Unpack { to, .. } => vec![*to],
             Work::CopyPlain { from, to, .. } => vec![*from, *to],
+            Work::PlainConv(conv) => vec![conv.input],
             Work::ArgMax { from, .. } => vec![*from],
             _ => vec![],
         }

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use sinew_kernels::activation::Activation;
 use sinew_kernels::channels::{LrnArgs, SoftmaxArgs};
+use sinew_kernels::conv::plain_image::PlainConvArgs;
 use sinew_kernels::conv::{ConvArgs, ConvGeometry, grouped, im2col};
 use sinew_kernels::depthwise::DepthwiseArgs;
 use sinew_kernels::epilogue::Epilogue;
@@ -15,7 +16,9 @@ use super::parallel::for_each_part;
 use super::{Input, Output};
 use crate::graph::{BinaryOp, Pool, PoolKind};
 use crate::plan::layout::Blocked;
-use crate::plan::step::{ConvWork, MAX_RANK, Operand, Place, Plain, PlainPlace, Step, Strided, View, Work};
+use crate::plan::step::{
+    ConvWork, MAX_RANK, Operand, Place, Plain, PlainConvWork, PlainPlace, Step, Strided, View, Work,
+};
 use crate::plan::{Algorithm, Plan};
 use crate::tensor::{Data, Tensor};
 
@@ -77,6 +80,7 @@ impl Run<'_, '_, '_> {
                 self.copy_channels(step, from, to, (*first, *count), lanes);
             }
             Work::Conv(conv) => self.conv(step, conv),
+            Work::PlainConv(conv) => self.plain_conv(step, conv),
             Work::Pool { pool, input, output } => self.pool(step, pool, input, output),
             Work::GlobalPool { kind, input, output } => self.global_pool(*kind, input, output),
             Work::Unary { function, input, output } => self.unary(step, *function, input, output),
@@ -279,6 +283,56 @@ impl Run<'_, '_, '_> {
                     }
                 });
             }
+        }
+    }
+
+    fn plain_conv(&mut self, step: &Step, conv: &PlainConvWork) {
+        let (plan, kernels) = (self.plan, self.kernels);
+        let plane = conv.output.layout.pixels();
+        let (weights, bias) = (&plan.weights[conv.weights.clone()], &plan.weights[conv.bias.clone()]);
+        let [image_stride, strides @ ..] = conv.strides;
+        let in_arena = match conv.input.place {
+            PlainPlace::Arena(buffer) => plain_blocks(plan, buffer, conv.input),
+            _ => 0..0,
+        };
+        for index in 0..conv.output.layout.batch {
+            let residual_range = match &conv.residual {
+                Some(view) if matches!(view.place, Place::Arena(_)) => image(plan, view, index),
+                _ => 0..0,
+            };
+            let writes = [image(plan, &conv.output, index), self.scratch(step)];
+            let ([source, residual], [output, scratch]) =
+                views(self.arena, [in_arena.clone(), residual_range], writes);
+            let residual = match &conv.residual {
+                Some(view) if view.place == Place::Weights => &plan.weights[image(plan, view, index)],
+                _ => residual,
+            };
+            let source: &[f32] = match conv.input.place {
+                PlainPlace::Arena(_) => bytemuck::cast_slice(source),
+                PlainPlace::Weights(at) => {
+                    bytemuck::cast_slice(&plan.weights[at..at + conv.input.len.div_ceil(LANES)])
+                }
+                PlainPlace::Input(input) => f32_input(&self.inputs[input]),
+                PlainPlace::Output(_) => unreachable!("outputs are only written"),
+            };
+            for_each_part(step.cut, output, plane, scratch, &|part, out, scratch| {
+                let block = part.first_block;
+                let args = PlainConvArgs {
+                    geometry: conv.geometry,
+                    channels: conv.channels,
+                    input: &source[index * image_stride..],
+                    strides,
+                    weights: &weights[block * conv.weights_per_block..],
+                    epilogue: Epilogue {
+                        bias: &bias[block..],
+                        before: conv.before,
+                        residual: conv.residual.as_ref().map(|_| &residual[block * plane..]),
+                        after: conv.after,
+                        max_min: false,
+                    },
+                };
+                (kernels.plain_image.run)(&args, part.pixels, bytemuck::cast_slice_mut(scratch), out);
+            });
         }
     }
 

@@ -5,8 +5,10 @@ use core::ops::Range;
 
 use crate::activation::Activation;
 use crate::channels::{self, LrnArgs, SoftmaxArgs};
-use crate::conv::direct::{self, Row, Scratch, Tiles, tiles};
+use crate::conv::direct::{self, Row, Tiles};
 use crate::conv::grouped::{self, GroupedArgs, Parts, Row as GroupedRow};
+use crate::conv::plain_image::{self, PlainConvArgs, PlainConvKernel, PlainRow, PlainTiles};
+use crate::conv::tiling::{Taps, tiles};
 use crate::conv::winograd::input::Batch;
 use crate::conv::winograd::multiply::{Column, Product, registers};
 use crate::conv::winograd::output::Output;
@@ -221,6 +223,8 @@ entry_points! {
         |simd, args, pixels, out| elementwise::binary(simd, activate_in_place_avx2, args, pixels, out);
     scale_avx2(args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
         |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_avx2, args, pixels, out);
+    direct_avx2[M, N](row: &Row<'_>, taps: &Taps, window: &mut [Block], out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
+    plain_image_avx2[M, N](row: &PlainRow<'_>, out: &mut [&mut [Block]]) = plain_image::row::<_, M, N>;
     depthwise_any_avx2[P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip_of_any::<_, P>;
     depthwise_strip_avx2[K, STRIDE, P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip::<_, K, STRIDE, P>;
     pack_avx2(args: &PackArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = layout::pack;
@@ -232,7 +236,6 @@ entry_points! {
     global_pool_avx2(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
     squeeze_avx2(width: usize, rows: &[Block], sum: &mut Block) = pool::squeeze;
     grouped_tile_avx2[M](row: &GroupedRow<'_>, first: usize, at: usize, out: &mut [&mut [Block]]) = grouped::tile::<_, M>;
-    direct_avx2[M, N](row: &Row<'_>, scratch: &mut Scratch, out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
 }
 
 // 6 pixels x 1 block: 12 sums, 2 of weights and 1 of input are 15 of 16 registers.
@@ -240,6 +243,17 @@ entry_points! {
 fn direct_6x1_avx2(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
     let tiles = Tiles { rows: &[tiles!(direct_avx2, 1: 1 2 3 4 5 6)], finish: epilogue_avx2 };
     direct::run(&tiles, args, pixels, out);
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn plain_image_6x1_avx2(
+    args: &PlainConvArgs<'_>,
+    pixels: Range<usize>,
+    scratch: &mut [f32],
+    out: &mut [&mut [Block]],
+) {
+    let tiles = PlainTiles { rows: &[tiles!(plain_image_avx2, 1: 1 2 3 4 5 6)], finish: epilogue_avx2 };
+    plain_image::run(&tiles, args, pixels, scratch, out);
 }
 
 entry_points! {
@@ -315,6 +329,7 @@ pub(crate) fn kernels() -> Kernels {
             copy_loop: copy_loop_avx2,
         },
         direct: ConvKernel { name: "direct_6x1_avx2", run: direct_6x1_avx2 },
+        plain_image: PlainConvKernel { name: "plain_image_6x1_avx2", run: plain_image_6x1_avx2 },
         grouped: kernel!(grouped_6x1_avx2),
         depthwise: kernel!(depthwise_avx2),
         activate: kernel!(activate_avx2),

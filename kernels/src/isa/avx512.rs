@@ -6,8 +6,10 @@ use core::ops::Range;
 
 use crate::activation::Activation;
 use crate::channels::{self, LrnArgs, SoftmaxArgs};
-use crate::conv::direct::{self, Row, Scratch, Tiles, tiles};
+use crate::conv::direct::{self, Row, Tiles};
 use crate::conv::grouped::{self, GroupedArgs, Parts, Row as GroupedRow};
+use crate::conv::plain_image::{self, PlainConvArgs, PlainConvKernel, PlainRow, PlainTiles};
+use crate::conv::tiling::{Taps, tiles};
 use crate::conv::winograd::input::Batch;
 use crate::conv::winograd::multiply::{Column, Product, registers};
 use crate::conv::winograd::output::Output;
@@ -141,6 +143,8 @@ entry_points! {
         |simd, args, pixels, out| elementwise::binary(simd, activate_in_place_avx512, args, pixels, out);
     scale_avx512(args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
         |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_avx512, args, pixels, out);
+    direct_avx512[M, N](row: &Row<'_>, taps: &Taps, window: &mut [Block], out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
+    plain_image_avx512[M, N](row: &PlainRow<'_>, out: &mut [&mut [Block]]) = plain_image::row::<_, M, N>;
     depthwise_any_avx512[P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip_of_any::<_, P>;
     depthwise_strip_avx512[K, STRIDE, P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip::<_, K, STRIDE, P>;
     pack_avx512(args: &PackArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = layout::pack;
@@ -152,7 +156,6 @@ entry_points! {
     global_pool_avx512(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
     squeeze_avx512(width: usize, rows: &[Block], sum: &mut Block) = pool::squeeze;
     grouped_tile_avx512[M](row: &GroupedRow<'_>, first: usize, at: usize, out: &mut [&mut [Block]]) = grouped::tile::<_, M>;
-    direct_avx512[M, N](row: &Row<'_>, scratch: &mut Scratch, out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
 }
 
 // 14 pixels x 2 blocks: 28 sums, 2 of weights and 1 of input are 31 of 32 registers. 14 x 1 for a last odd block is
@@ -167,6 +170,23 @@ fn direct_14x2_avx512(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut
         finish: epilogue_avx512,
     };
     direct::run(&tiles, args, pixels, out);
+}
+
+#[target_feature(enable = "avx512f")]
+fn plain_image_14x2_avx512(
+    args: &PlainConvArgs<'_>,
+    pixels: Range<usize>,
+    scratch: &mut [f32],
+    out: &mut [&mut [Block]],
+) {
+    let tiles = PlainTiles {
+        rows: &[
+            tiles!(plain_image_avx512, 1: 1 2 4 6 8 10 12 14),
+            tiles!(plain_image_avx512, 2: 1 2 4 6 8 10 12 14),
+        ],
+        finish: epilogue_avx512,
+    };
+    plain_image::run(&tiles, args, pixels, scratch, out);
 }
 
 entry_points! {
@@ -252,6 +272,7 @@ pub(crate) fn kernels() -> Kernels {
             copy_loop: copy_loop_avx512,
         },
         direct: ConvKernel { name: "direct_14x2_avx512", run: direct_14x2_avx512 },
+        plain_image: PlainConvKernel { name: "plain_image_14x2_avx512", run: plain_image_14x2_avx512 },
         grouped: kernel!(grouped_14x1_avx512),
         depthwise: kernel!(depthwise_avx512),
         activate: kernel!(activate_avx512),

@@ -5,8 +5,10 @@ use core::ops::Range;
 
 use crate::activation::Activation;
 use crate::channels::{self, LrnArgs, SoftmaxArgs};
-use crate::conv::direct::{self, Row, Scratch, Tiles, tiles};
+use crate::conv::direct::{self, Row, Tiles};
 use crate::conv::grouped::{self, GroupedArgs, Parts, Row as GroupedRow};
+use crate::conv::plain_image::{self, PlainConvArgs, PlainConvKernel, PlainRow, PlainTiles};
+use crate::conv::tiling::{Taps, tiles};
 use crate::conv::winograd::input::Batch;
 use crate::conv::winograd::multiply::{Column, Product, registers};
 use crate::conv::winograd::output::Output;
@@ -201,6 +203,8 @@ entry_points! {
         |simd, args, pixels, out| elementwise::binary(simd, activate_in_place_neon, args, pixels, out);
     scale_neon(args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
         |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_neon, args, pixels, out);
+    direct_neon[M, N](row: &Row<'_>, taps: &Taps, window: &mut [Block], out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
+    plain_image_neon[M, N](row: &PlainRow<'_>, out: &mut [&mut [Block]]) = plain_image::row::<_, M, N>;
     depthwise_any_neon[P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip_of_any::<_, P>;
     depthwise_strip_neon[K, STRIDE, P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip::<_, K, STRIDE, P>;
     pack_neon(args: &PackArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = layout::pack;
@@ -212,7 +216,6 @@ entry_points! {
     global_pool_neon(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
     squeeze_neon(width: usize, rows: &[Block], sum: &mut Block) = pool::squeeze;
     grouped_tile_neon[M](row: &GroupedRow<'_>, first: usize, at: usize, out: &mut [&mut [Block]]) = grouped::tile::<_, M>;
-    direct_neon[M, N](row: &Row<'_>, scratch: &mut Scratch, out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
 }
 
 // 6 pixels x 1 block: 24 sums, 4 of weights and 1 of input are 29 of 32 registers.
@@ -220,6 +223,17 @@ entry_points! {
 fn direct_6x1_neon(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
     let tiles = Tiles { rows: &[tiles!(direct_neon, 1: 1 2 3 4 5 6)], finish: epilogue_neon };
     direct::run(&tiles, args, pixels, out);
+}
+
+#[target_feature(enable = "neon")]
+fn plain_image_6x1_neon(
+    args: &PlainConvArgs<'_>,
+    pixels: Range<usize>,
+    scratch: &mut [f32],
+    out: &mut [&mut [Block]],
+) {
+    let tiles = PlainTiles { rows: &[tiles!(plain_image_neon, 1: 1 2 3 4 5 6)], finish: epilogue_neon };
+    plain_image::run(&tiles, args, pixels, scratch, out);
 }
 
 entry_points! {
@@ -310,6 +324,7 @@ pub(crate) fn kernels() -> Kernels {
             copy_loop: copy_loop_neon,
         },
         direct: ConvKernel { name: "direct_6x1_neon", run: direct_6x1_neon },
+        plain_image: PlainConvKernel { name: "plain_image_6x1_neon", run: plain_image_6x1_neon },
         grouped: kernel!(grouped_6x1_neon),
         depthwise: kernel!(depthwise_neon),
         activate: kernel!(activate_neon),

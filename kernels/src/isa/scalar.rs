@@ -144,9 +144,11 @@ macro_rules! scalar_table {
 
         use super::{Lane, Scalar};
         use crate::Block;
+        use crate::conv::direct::{self, Row, Tiles};
+use crate::conv::plain_image::{self, PlainConvArgs, PlainConvKernel, PlainRow, PlainTiles};
+use crate::conv::tiling::{Taps, tiles};
         use crate::channels::{self, LrnArgs, SoftmaxArgs};
         use crate::conv::grouped::{GroupedArgs, Parts, Row as GroupedRow, self};
-        use crate::conv::direct::{Row, Scratch, Tiles, self, tiles};
         use crate::conv::{ConvArgs, ConvKernel};
         use crate::epilogue::{self, Rest};
         use crate::depthwise::{DepthwiseArgs, Strip, Strips, self};
@@ -179,6 +181,8 @@ macro_rules! scalar_table {
                 |simd, args, pixels, out| elementwise::binary(simd, activate_in_place_scalar, args, pixels, out);
             scale_scalar(args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
                 |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_scalar, args, pixels, out);
+            direct_scalar[M, N](row: &Row<'_>, taps: &Taps, window: &mut [Block], out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
+            plain_image_scalar[M, N](row: &PlainRow<'_>, out: &mut [&mut [Block]]) = plain_image::row::<_, M, N>;
             depthwise_any_scalar[P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip_of_any::<_, P>;
             pack_scalar(args: &PackArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = layout::pack;
             unpack_scalar(args: &UnpackArgs<'_>, pixels: Range<usize>, out: &mut [f32]) = layout::unpack;
@@ -189,13 +193,18 @@ macro_rules! scalar_table {
             global_pool_scalar(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
             squeeze_scalar(width: usize, rows: &[Block], sum: &mut Block) = pool::squeeze;
             grouped_tile_scalar[M](row: &GroupedRow<'_>, first: usize, at: usize, out: &mut [&mut [Block]]) = grouped::tile::<_, M>;
-            direct_scalar[M, N](row: &Row<'_>, scratch: &mut Scratch, out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
         }
 
         $(#[$features])?
         fn direct_2x1_scalar(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
             let tiles = Tiles { rows: &[tiles!(direct_scalar, 1: 1 2)], finish: epilogue_scalar };
             direct::run(&tiles, args, pixels, out);
+        }
+
+        $(#[$features])?
+        fn plain_image_2x1_scalar(args: &PlainConvArgs<'_>, pixels: Range<usize>, scratch: &mut [f32], out: &mut [&mut [Block]]) {
+            let tiles = PlainTiles { rows: &[tiles!(plain_image_scalar, 1: 1 2)], finish: epilogue_scalar };
+            plain_image::run(&tiles, args, pixels, scratch, out);
         }
 
         entry_points! {
@@ -258,6 +267,7 @@ macro_rules! scalar_table {
                     copy_loop: copy_loop_scalar,
                 },
                 direct: ConvKernel { name: "direct_2x1_scalar", run: direct_2x1_scalar },
+                plain_image: PlainConvKernel { name: "plain_image_2x1_scalar", run: plain_image_2x1_scalar },
                 grouped: kernel!(grouped_2x1_scalar),
                 depthwise: kernel!(depthwise_scalar),
                 activate: kernel!(activate_scalar),

@@ -5,16 +5,16 @@ use std::ops::Range;
 use sinew_kernels::LANES;
 use sinew_kernels::activation::Activation;
 use sinew_kernels::conv::winograd::{WeightForm, WinogradTile};
-use sinew_kernels::conv::{ConvGeometry, grouped, im2col};
+use sinew_kernels::conv::{ConvGeometry, grouped, im2col, plain_image};
 use sinew_kernels::{Block, isa};
 
-use super::{Builder, node_error, strided};
+use super::{Builder, image_strides, node_error, strided};
 use crate::error::Result;
 use crate::graph::{Conv, Node, Op, ValueId};
 use crate::plan::choose::{self, Algorithm, Choice, ConvShape, fragment};
 use crate::plan::layout::{Blocked, pack_channels};
 use crate::plan::pack::{Filters, pack_depthwise, pack_grouped};
-use crate::plan::step::{ConvWork, Place, Step, View, Work};
+use crate::plan::step::{ConvWork, Place, PlainConvWork, Step, View, Work};
 use crate::run::parallel::{Along, Cut};
 
 /// Multiply-accumulates that are worth another thread: some 10 us, several times what it costs to hand them over.
@@ -53,6 +53,12 @@ impl<'g> Builder<'g> {
         let Op::Conv(conv) = &node.op else { return false };
         let (input, output) = (self.graph.shape(node.inputs[0]), self.graph.shape(node.output));
         conv.groups > 1 && conv.groups == input[1] && conv.groups == output[1]
+    }
+
+    /// Whether a node is a convolution that reads its input as a plain image.
+    pub(super) fn reads_plain_image(&self, node: &Node) -> bool {
+        let Op::Conv(conv) = &node.op else { return false };
+        conv.groups == 1 && self.graph.shape(node.inputs[0])[1] <= choose::PLAIN_IMAGE_CHANNELS
     }
 
     pub(super) fn convolution(&mut self, node: &'g Node, conv: &Conv) -> Result<()> {
@@ -106,7 +112,7 @@ impl<'g> Builder<'g> {
         let x = node.inputs[0];
         let (in_channels, out_channels) = (self.graph.shape(x)[1], self.graph.shape(node.output)[1]);
         let group_channels = [in_channels / layer.groups, out_channels / layer.groups];
-        if !choose::serves_window(layer.geometry.taps(), group_channels[0]) {
+        if !choose::serves_window(&layer.geometry, group_channels[0]) {
             return Err(node_error(node, "its window is too large"));
         }
         let parts_are_blocks = match &self.blocked[x.0] {
@@ -120,12 +126,18 @@ impl<'g> Builder<'g> {
             out_channels,
             groups_are_blocks: group_channels.iter().all(|channels| channels % LANES == 0)
                 && parts_are_blocks,
+            plain_input: self.blocked[x.0].is_none()
+                && self.graph.shape(x).len() == 4
+                && self.strided_source(x).is_some(),
         };
         if let Some(choice) = choose::choose_fragments(&shape, self.options) {
             return self.fragments(layer, group_channels, choice);
         }
         let choice = choose::choose(&shape, self.options);
-        self.blocked_layer(layer, group_channels, choice.algorithm, choice.why)
+        match choice.algorithm {
+            Algorithm::PlainImage => self.plain_image(layer, choice.why),
+            algorithm => self.blocked_layer(layer, group_channels, algorithm, choice.why),
+        }
     }
 
     fn weights_of(&self, layer: &Layer<'g>) -> Result<(&'g [f32], &'g [f32])> {
@@ -145,6 +157,38 @@ impl<'g> Builder<'g> {
             return Ok(Some(view));
         }
         self.repack(&layer.node.name, view, output.layout.parts.clone()).map(Some)
+    }
+
+    fn plain_image(&mut self, layer: Layer<'g>, why: String) -> Result<()> {
+        let node = layer.node;
+        let (weights, bias) = self.weights_of(&layer)?;
+        let Some((input, strides)) = self.strided_source(node.inputs[0]) else {
+            return Err(node_error(node, "its input is not plain"));
+        };
+        let output = self.make_blocked(node.output);
+        let residual = self.residual_of(&layer, &output)?;
+        let channels = self.graph.shape(node.inputs[0])[1];
+        let taps = layer.geometry.taps();
+        let filters = Filters { values: weights, outputs: output.layout.channels(), channels, taps };
+        let packed = filters.pack_by_channel();
+        let bias = self.push_weights(&pack_channels(bias, &output.layout));
+        let along = Along::Pixels { unit: layer.geometry.out_width };
+        let cut = self.cut_conv(layer.macs, &output.layout, 1, along);
+        let scratch = plain_image::scratch_len(&layer.geometry, channels).div_ceil(LANES);
+        let work = Work::PlainConv(Box::new(PlainConvWork {
+            geometry: layer.geometry,
+            channels,
+            strides: image_strides(&strides),
+            input,
+            output,
+            residual,
+            weights_per_block: channels * taps,
+            weights: self.push_weights(&packed),
+            bias,
+            before: layer.before,
+            after: layer.after,
+        }));
+        self.push_conv(&layer, work, (Algorithm::PlainImage, why), layer.macs, cut, scratch)
     }
 
     fn blocked_layer(
@@ -365,6 +409,7 @@ impl<'g> Builder<'g> {
     ) -> Result<()> {
         let weights_bytes = match &work {
             Work::Conv(conv) => conv.weights.len() as u64 * 64,
+            Work::PlainConv(conv) => conv.weights.len() as u64 * 64,
             _ => 0,
         };
         self.push_step(Step {

@@ -1,0 +1,260 @@
+//! First layers: from a plain image of a few channels, in any element order, to blocks.
+//!
+//! ```text
+//! input     element (channel, row, column) at channel * strides[0] + row * strides[1] + column * strides[2]
+//! weights   [output block][channel][tap row][tap column][16]
+//! ```
+//!
+//! Vectors are output channels, as everywhere; each element of the image is read by itself, so that one, three or
+//! four channels cost what they are and the image needs no layout change. Order of a sum: channel, tap row, tap
+//! column, for any element order. Tap rows outside the image are left out of the sum; a tap column outside counts
+//! as a product with zero.
+
+use core::ops::Range;
+
+use crate::Block;
+use crate::conv::ConvGeometry;
+use crate::conv::tiling::{MAX_TAPS, Rows, Run, Taps, WIDEST, cut_row, cut_rows};
+use crate::epilogue::{Epilogue, Finish, Tail};
+use crate::simd::{Simd, unroll};
+
+/// One image, a run of output blocks.
+#[derive(Clone, Copy, Debug)]
+pub struct PlainConvArgs<'a> {
+    /// The sizes.
+    pub geometry: ConvGeometry,
+    /// Channels of the image.
+    pub channels: usize,
+    /// The image.
+    pub input: &'a [f32],
+    /// Distances of channels, rows and columns in the image.
+    pub strides: [usize; 3],
+    /// `[output block][channel][tap row][tap column]`, starting at the first output block that is computed.
+    pub weights: &'a [Block],
+    /// Bias and residual start at the first output block that is computed.
+    pub epilogue: Epilogue<'a>,
+}
+
+/// `scratch` has [`scratch_len`] elements; `out` has one slice per output block, each the pixels of the range; with
+/// MaxMin, then the same again.
+pub type PlainConvFn =
+    fn(args: &PlainConvArgs<'_>, pixels: Range<usize>, scratch: &mut [f32], out: &mut [&mut [Block]]);
+
+/// A convolution from a plain image.
+#[derive(Clone, Copy, Debug)]
+pub struct PlainConvKernel {
+    /// The name of its tiles, as in profiles and benches.
+    pub name: &'static str,
+    /// Computes the output pixels of the range, for all output blocks in `out`.
+    pub run: PlainConvFn,
+}
+
+/// Whether the algorithm takes a kernel of this size.
+pub fn supports(geometry: &ConvGeometry) -> bool {
+    geometry.taps() <= MAX_TAPS
+}
+
+/// What a [`PlainRowFn`] computes: tiles side by side in one output row.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PlainRow<'a> {
+    /// The image, or what was gathered from it.
+    input: &'a [f32],
+    channels: usize,
+    /// Distances of channels and of a tile's pixels there, and the first element of each tap.
+    channel_stride: usize,
+    step: usize,
+    starts: &'a [usize],
+    /// From the first weight that is used on, of the first output block of the tiles.
+    weights: &'a [Block],
+    /// Weights of one channel, and of one output block.
+    weights_stride: [usize; 2],
+    tail: Tail<'a>,
+    /// Pixels of an output plane.
+    plane: usize,
+    tiles: usize,
+    /// The first pixel in the output planes, and in each output slice.
+    pixel: usize,
+    at: usize,
+}
+
+/// Computes tiles of a fixed number of pixels and output blocks. `out` has one slice per block.
+pub(crate) type PlainRowFn = fn(row: &PlainRow<'_>, out: &mut [&mut [Block]]);
+
+/// The tiles of one instruction set.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PlainTiles<'a> {
+    /// `rows[n - 1]` computes tiles of `n` output blocks; all have the same numbers of pixels.
+    pub(crate) rows: &'a [Rows<'a, PlainRowFn>],
+    pub(crate) finish: Finish,
+}
+
+/// How many elements of scratch the kernel wants: the elements under a tile, one piece per tap, for tiles at the
+/// left and right edge and for distances of pixels that have no inner loop of their own.
+pub fn scratch_len(geometry: &ConvGeometry, channels: usize) -> usize {
+    channels * geometry.taps() * WIDEST
+}
+
+/// Computes `pixels` of all output blocks in `out`.
+pub(crate) fn run(
+    tiles: &PlainTiles<'_>,
+    args: &PlainConvArgs<'_>,
+    pixels: Range<usize>,
+    scratch: &mut [f32],
+    out: &mut [&mut [Block]],
+) {
+    let blocks = args.check(&pixels, scratch, out);
+    let geometry = &args.geometry;
+    let (width, plane) = (geometry.out_width, geometry.out_pixels());
+    let weights_stride = [geometry.taps(), args.channels * geometry.taps()];
+    let step = geometry.stride[1] * args.strides[2];
+    let mut taps = Taps::new();
+    let mut starts = [0; MAX_TAPS];
+    let most = tiles.rows.len();
+    cut_rows(width, pixels.clone(), |y, columns| {
+        let first = y * width + columns.start;
+        let part = (first - pixels.start, columns.len());
+        cut_row(tiles.rows[most - 1], geometry, y, columns, |run, _| {
+            let gather = step > LARGEST_STEP || !geometry.is_inside(&run);
+            // one tile at a time where it is gathered, for all output blocks
+            let times = if gather { run.tiles } else { 1 };
+            for part in 0..times {
+                let run = Run { x: run.x + part * run.m, tiles: run.tiles / times, ..run };
+                taps.find(geometry, &run, [args.strides[1], args.strides[2]]);
+                let starts = &mut starts[..taps.inside().len()];
+                let (input, channel_stride, step) = if gather {
+                    args.gather(&taps, &run, scratch);
+                    for (tap, start) in starts.iter_mut().enumerate() {
+                        *start = tap * run.m;
+                    }
+                    (&*scratch, starts.len() * run.m, 1)
+                } else {
+                    for (start, tap) in starts.iter_mut().zip(taps.inside()) {
+                        *start = tap.start;
+                    }
+                    (args.input, args.strides[0], step)
+                };
+                let pixel = y * width + run.x;
+                for block in (0..blocks).step_by(most) {
+                    let group = block..blocks.min(block + most);
+                    let row = PlainRow {
+                        input,
+                        channels: args.channels,
+                        channel_stride,
+                        step,
+                        starts,
+                        weights: &args.weights[block * weights_stride[1] + taps.skipped..],
+                        weights_stride,
+                        tail: args.epilogue.starting_at(block, plane).tail(),
+                        plane,
+                        tiles: run.tiles,
+                        pixel,
+                        at: pixel - pixels.start,
+                    };
+                    let function = tiles.rows[group.len() - 1].iter().find(|row| row.0 == run.m);
+                    if let Some((_, function)) = function {
+                        function(&row, &mut out[group]);
+                    }
+                }
+            }
+        });
+        args.epilogue.finish(tiles.finish, 0..blocks, (plane, first), part, out);
+    });
+}
+
+/// The largest distance of pixels that has an inner loop of its own.
+const LARGEST_STEP: usize = 2;
+
+/// Tiles of `M` pixels times `N` output blocks.
+#[inline(always)]
+pub(crate) fn row<S: Simd, const M: usize, const N: usize>(
+    simd: S,
+    row: &PlainRow<'_>,
+    out: &mut [&mut [Block]],
+) {
+    for tile in 0..row.tiles {
+        let shift = tile * M;
+        let sums = if row.step == 2 {
+            tile_sums::<S, M, N, 2>(simd, row, shift * 2)
+        } else {
+            tile_sums::<S, M, N, 1>(simd, row, shift)
+        };
+        row.tail.store(simd, sums, (row.plane, row.pixel + shift), row.at + shift, out);
+    }
+}
+
+/// The sums of one tile: pixel `i` reads the element `i * STEP` behind that of pixel 0.
+#[inline(always)]
+fn tile_sums<S: Simd, const M: usize, const N: usize, const STEP: usize>(
+    simd: S,
+    row: &PlainRow<'_>,
+    shift: usize,
+) -> [[S::Vector; N]; M] {
+    let mut sums = [[simd.splat(0.0); N]; M];
+    for channel in 0..row.channels {
+        let input = &row.input[channel * row.channel_stride + shift..];
+        sums = accumulate::<S, M, N, STEP>(simd, sums, input, row, channel * row.weights_stride[0]);
+    }
+    sums
+}
+
+/// All taps of one channel, whose weights start at `k`.
+#[inline(always)]
+fn accumulate<S: Simd, const M: usize, const N: usize, const STEP: usize>(
+    simd: S,
+    mut sums: [[S::Vector; N]; M],
+    input: &[f32],
+    row: &PlainRow<'_>,
+    k: usize,
+) -> [[S::Vector; N]; M] {
+    let mut weights: [&[Block]; N] = [&[]; N];
+    unroll!(j < N <= 4, { weights[j] = &row.weights[j * row.weights_stride[1] + k..][..row.starts.len()] });
+    for (k, start) in row.starts.iter().enumerate() {
+        let x = &input[*start..][..(M - 1) * STEP + 1];
+        let mut w = [simd.splat(0.0); N];
+        unroll!(j < N <= 4, { w[j] = simd.load(&weights[j][k]) });
+        unroll!(i < M <= 16, {
+            let x = simd.splat(x[i * STEP]);
+            unroll!(j < N <= 4, { sums[i][j] = simd.mul_add(x, w[j], sums[i][j]) });
+        });
+    }
+    sums
+}
+
+impl PlainConvArgs<'_> {
+    /// Lays out the elements under the first tile of a run: `[channel][tap][pixel]`, zeros outside the image.
+    fn gather(&self, taps: &Taps, run: &Run, scratch: &mut [f32]) {
+        let mut tiles = scratch.chunks_exact_mut(run.m);
+        for channel in 0..self.channels {
+            for (tap, tile) in taps.inside().iter().zip(&mut tiles) {
+                let line = channel * self.strides[0] + tap.line;
+                let mut column = tap.column;
+                for pixel in tile {
+                    let inside = column < self.geometry.in_width;
+                    *pixel = if inside { self.input[line + column * self.strides[2]] } else { 0.0 };
+                    column = column.wrapping_add(self.geometry.stride[1]);
+                }
+            }
+        }
+    }
+
+    /// What the algorithm relies on; gives the number of output blocks.
+    ///
+    /// # Panics
+    /// Where an operand is too small for the geometry or the slices of `out` do not hold `pixels`.
+    fn check(&self, pixels: &Range<usize>, scratch: &[f32], out: &[&mut [Block]]) -> usize {
+        let geometry = &self.geometry;
+        assert!(supports(geometry), "too many taps");
+        let blocks = self.epilogue.check(geometry.out_pixels(), pixels, out);
+        let last = |extent: usize, stride: usize| (extent - 1) * stride;
+        let end = last(self.channels, self.strides[0])
+            + last(geometry.in_height, self.strides[1])
+            + last(geometry.in_width, self.strides[2]);
+        assert!(scratch.len() >= scratch_len(geometry, self.channels), "scratch");
+        assert!(end < self.input.len(), "elements of the image");
+        assert!(
+            self.weights.len() >= blocks * self.channels * geometry.taps(),
+            "weights of every output block"
+        );
+        blocks
+    }
+}
