@@ -25,6 +25,8 @@ pub type ActivateFn = fn(activation: Activation, input: &[Block], out: &mut [Blo
 pub type ActivateInPlaceFn = fn(activation: Activation, data: &mut [Block]);
 /// `out = after(op(left, right))`.
 pub type BinaryFn = fn(args: &BinaryArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]);
+/// `positive = relu(input)` and `negative = relu(-input)`, of equal lengths.
+pub type MaxMinFn = fn(input: &[Block], positive: &mut [Block], negative: &mut [Block]);
 /// `out = after(input * scale + addend)`.
 pub type ScaleFn = fn(args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]);
 
@@ -369,5 +371,17 @@ fn map<S: Simd>(
                 simd.store(out, f(i, simd.load(out)));
             }
         }
+    }
+}
+
+/// The algorithm behind every [`MaxMinFn`].
+#[inline(always)]
+pub(crate) fn maxmin<S: Simd>(simd: S, input: &[Block], positive: &mut [Block], negative: &mut [Block]) {
+    assert_eq!(input.len(), positive.len(), "input and output differ in length");
+    assert_eq!(input.len(), negative.len(), "input and output differ in length");
+    for ((x, positive), negative) in input.iter().zip(positive).zip(negative) {
+        let x = simd.load(x);
+        simd.store(positive, simd.relu(x));
+        simd.store(negative, simd.relu(simd.neg(x)));
     }
 }

@@ -20,7 +20,7 @@ use core::str::FromStr;
 
 use crate::conv::ConvKernel;
 use crate::conv::winograd::Winograd;
-use crate::elementwise::{ActivateFn, ActivateInPlaceFn, BinaryFn, ScaleFn};
+use crate::elementwise::{ActivateFn, ActivateInPlaceFn, BinaryFn, MaxMinFn, ScaleFn};
 use crate::layout::{PackFn, UnpackFn};
 use crate::pool::{GlobalPoolFn, PoolFn, SqueezeFn};
 use crate::probe::ProbeKernel;
@@ -106,6 +106,8 @@ pub struct Kernels {
     pub binary: Kernel<BinaryFn>,
     /// Scale and add: gates, batch normalization.
     pub scale: Kernel<ScaleFn>,
+    /// `relu(x)` and `relu(-x)` in one pass.
+    pub maxmin: Kernel<MaxMinFn>,
     /// Plain to blocks.
     pub pack: Kernel<PackFn>,
     /// Blocks to plain.

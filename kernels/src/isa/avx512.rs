@@ -138,6 +138,7 @@ entry_points! {
         |simd, args, pixels, out| elementwise::binary(simd, activate_in_place_avx512, args, pixels, out);
     scale_avx512(args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
         |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_avx512, args, pixels, out);
+    maxmin_avx512(input: &[Block], positive: &mut [Block], negative: &mut [Block]) = elementwise::maxmin;
     pack_avx512(args: &PackArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = layout::pack;
     unpack_avx512(args: &UnpackArgs<'_>, pixels: Range<usize>, out: &mut [f32]) = layout::unpack;
     pool_avx512(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::pool;
@@ -241,6 +242,7 @@ pub(crate) fn kernels() -> Kernels {
         activate_in_place: kernel!(activate_in_place_avx512),
         binary: kernel!(binary_avx512),
         scale: kernel!(scale_avx512),
+        maxmin: kernel!(maxmin_avx512),
         pack: kernel!(pack_avx512),
         unpack: kernel!(unpack_avx512),
         winograd: winograd_kernels!(avx512:
