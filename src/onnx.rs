@@ -10,5 +10,5 @@ pub mod recover;
 
 pub use build::{Attribute, Builder, Extent};
 pub use export::export;
-pub use import::{ImportOptions, Imported, Limits, import};
+pub use import::{ImportOptions, Imported, Limits, import, read_tensor};
 pub use recover::{Missed, Recovered, Recovery, recover};

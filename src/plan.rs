@@ -134,6 +134,14 @@ impl Plan {
         self.arena_blocks * size_of::<Block>()
     }
 
+    /// Where in the arena the result of a step begins, in bytes, and the last step that uses it; none where the result
+    /// goes to the caller.
+    pub fn placement(&self, step: usize) -> Option<(usize, usize)> {
+        let (buffer, skip) = self.steps.get(step)?.output_buffer()?;
+        let last = self.steps.iter().rposition(|step| step.buffers.contains(&buffer))?;
+        Some(((self.offsets[buffer] + skip) * size_of::<Block>(), last))
+    }
+
     /// Bytes of the arena that are scratch of the step that needs most.
     pub fn scratch_bytes(&self) -> usize {
         self.scratch_blocks * size_of::<Block>()

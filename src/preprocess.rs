@@ -117,8 +117,8 @@ impl Preprocess {
             DType::U8 => true,
             DType::I64 => return refuse("takes i64, an image gives f32 or u8".into()),
         };
-        if bytes && (self.mean, self.std) != ([0.0; 3], [1.0; 3]) || bytes && self.range == Some(Range::Unit)
-        {
+        let scales = (self.mean, self.std) != ([0.0; 3], [1.0; 3]) || self.range == Some(Range::Unit);
+        if bytes && scales {
             return refuse("takes u8: mean, std and the range 0-1 do not apply".into());
         }
         for (option, values) in [("mean", self.mean), ("std", self.std)] {
@@ -206,13 +206,14 @@ impl Recipe {
     fn planes(&self, image: &Pixels<'_>) -> Vec<Vec<u8>> {
         let pixels = image.rgb.as_chunks::<3>().0;
         let plane = |of: fn(&[u8; 3]) -> u8| self.resized(pixels.iter().map(of).collect(), image);
-        let (red, green, blue): (fn(&[u8; 3]) -> u8, fn(&[u8; 3]) -> u8, fn(&[u8; 3]) -> u8) =
-            (|p| p[0], |p| p[1], |p| p[2]);
-        match self.color {
-            Color::Rgb => vec![plane(red), plane(green), plane(blue)],
-            Color::Bgr => vec![plane(blue), plane(green), plane(red)],
+        let mut planes = match self.color {
             Color::Gray => vec![plane(luma)],
+            Color::Rgb | Color::Bgr => vec![plane(|p| p[0]), plane(|p| p[1]), plane(|p| p[2])],
+        };
+        if self.color == Color::Bgr {
+            planes.reverse();
         }
+        planes
     }
 
     fn resized(&self, plane: Vec<u8>, image: &Pixels<'_>) -> Vec<u8> {

@@ -7,6 +7,8 @@
 //! ```
 
 pub(crate) mod direct;
+pub mod grouped;
+pub mod im2col;
 pub mod reference;
 pub mod winograd;
 

@@ -6,10 +6,10 @@
 
 use core::ops::Range;
 
-use crate::Block;
 use crate::activation::Activation;
 use crate::elementwise::ActivateInPlaceFn;
-use crate::simd::Simd;
+use crate::simd::{Simd, unroll};
+use crate::{Block, LANES};
 
 /// `after(before(sum + bias) + residual)`.
 #[derive(Clone, Copy, Debug)]
@@ -30,15 +30,14 @@ pub struct Epilogue<'a> {
 impl<'a> Epilogue<'a> {
     /// The part that tiles apply.
     pub(crate) fn tail(&self) -> Tail<'a> {
-        let (residual, after) =
-            if self.has_rest() { (None, Activation::Identity) } else { (self.residual, self.after) };
-        Tail { bias: self.bias, residual, after }
+        let all = !self.has_rest();
+        let (low, high, zero) = self.after.as_clamp().filter(|_| all).unwrap_or(NO_CLAMP);
+        Tail { bias: self.bias, residual: self.residual.filter(|_| all), low, high, zero }
     }
 
     /// Whether a [`Finish`] is needed after the tail.
     pub(crate) fn has_rest(&self) -> bool {
-        use Activation::{Clip, Identity, Relu};
-        self.max_min || self.before != Identity || !matches!(self.after, Identity | Relu | Clip { .. })
+        self.max_min || self.before != Activation::Identity || self.after.as_clamp().is_none()
     }
 
     /// This epilogue for output blocks from `block` on, of planes of `plane` pixels.
@@ -68,13 +67,21 @@ impl Activation {
     }
 }
 
-/// What a tile does to its sums: bias, residual, and the identity, ReLU or a clip.
+/// What a tile does to its sums: `clamp(sum + bias + residual, low, high) + zero`.
+///
+/// One form for identity, ReLU and clip, so that a tile has no branch on the activation, and no copy of its code
+/// for each.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tail<'a> {
     bias: &'a [Block],
     residual: Option<&'a [Block]>,
-    after: Activation,
+    low: f32,
+    high: f32,
+    zero: f32,
 }
+
+/// Adding it changes nothing, not even the sign of a zero: stands in for a residual.
+static NEGATIVE_ZEROS: [Block; 16] = [[-0.0; LANES]; 16];
 
 impl Tail<'_> {
     /// The value to store for one output: `bias` is that of its block, `residual` that of its pixel.
@@ -90,11 +97,13 @@ impl Tail<'_> {
         if let Some(residual) = residual {
             v = simd.add(v, simd.load(residual));
         }
-        match self.after {
-            Activation::Relu => simd.relu(v),
-            Activation::Clip { low, high } => simd.clamp(v, simd.splat(low), simd.splat(high)),
-            _ => v,
-        }
+        let v = simd.clamp(v, simd.splat(self.low), simd.splat(self.high));
+        simd.add(v, simd.splat(self.zero))
+    }
+
+    /// What is applied last, as a clamp.
+    pub(crate) fn clamp(&self) -> (f32, f32, f32) {
+        (self.low, self.high, self.zero)
     }
 
     /// Bias of output block `block`, counted from the first one computed.
@@ -111,42 +120,26 @@ impl Tail<'_> {
             None => None,
         }
     }
-}
 
-/// Applies a tail to sums just stored: pixels `at..at + len` of each slice in `out`, one slice per output block,
-/// are pixels `pixel..` of planes of `plane`.
-///
-/// An entry point of each instruction set (`tail_<isa>`) that wide tiles call, though their sums were in
-/// registers a moment ago: it reads what the store buffer still holds and overlaps with the next tile, and the
-/// straight lines of code for each sum of each tile size would be most of the library.
-pub(crate) type TailFn = fn(
-    tail: &Tail<'_>,
-    plane_and_pixel: (usize, usize),
-    at_and_len: (usize, usize),
-    out: &mut [&mut [Block]],
-);
-
-/// The algorithm behind every [`TailFn`].
-#[inline(always)]
-pub(crate) fn tail<S: Simd>(
-    simd: S,
-    tail: &Tail<'_>,
-    (plane, pixel): (usize, usize),
-    (at, len): (usize, usize),
-    out: &mut [&mut [Block]],
-) {
-    for (block, out) in out.iter_mut().enumerate() {
-        let bias = simd.load(tail.bias(block));
-        let out = &mut out[at..][..len];
-        if let Some(residual) = tail.residual(block, plane, pixel, len) {
-            for (out, residual) in out.iter_mut().zip(residual) {
-                simd.store(out, tail.apply(simd, simd.load(out), bias, Some(residual)));
-            }
-        } else {
-            for out in out {
-                simd.store(out, tail.apply(simd, simd.load(out), bias, None));
-            }
-        }
+    /// Stores a tile of `M` pixels times `N` output blocks: its pixels are `at..` in each of the slices, and
+    /// `pixel..` of planes of `plane`. No branch but one on where the residual is read.
+    #[inline(always)]
+    pub(crate) fn store<S: Simd, const M: usize, const N: usize>(
+        &self,
+        simd: S,
+        sums: [[S::Vector; N]; M],
+        (plane, pixel): (usize, usize),
+        at: usize,
+        out: &mut [&mut [Block]],
+    ) {
+        unroll!(j < N <= 4, {
+            let out = &mut out[j][at..][..M];
+            let residual = self.residual(j, plane, pixel, M).unwrap_or(&NEGATIVE_ZEROS[..M]);
+            let bias = simd.load(self.bias(j));
+            unroll!(i < M <= 16, {
+                simd.store(&mut out[i], self.apply(simd, sums[i][j], bias, Some(&residual[i])));
+            });
+        });
     }
 }
 

@@ -18,8 +18,11 @@ pub(crate) mod scalar;
 use core::fmt;
 use core::str::FromStr;
 
+use crate::channels::{LrnFn, SoftmaxFn};
 use crate::conv::ConvKernel;
+use crate::conv::grouped::GroupedFn;
 use crate::conv::winograd::Winograd;
+use crate::depthwise::DepthwiseFn;
 use crate::elementwise::{ActivateFn, ActivateInPlaceFn, BinaryFn, MaxMinFn, ScaleFn};
 use crate::layout::{PackFn, UnpackFn};
 use crate::pool::{GlobalPoolFn, PoolFn, SqueezeFn};
@@ -98,6 +101,10 @@ pub struct Kernels {
     pub probe: ProbeKernel,
     /// Convolution from blocked input.
     pub direct: ConvKernel,
+    /// Convolution with groups that are no whole blocks.
+    pub grouped: Kernel<GroupedFn>,
+    /// Convolution of each channel by itself.
+    pub depthwise: Kernel<DepthwiseFn>,
     /// A function of one map.
     pub activate: Kernel<ActivateFn>,
     /// A function of one map, in place.
@@ -114,6 +121,10 @@ pub struct Kernels {
     pub unpack: Kernel<UnpackFn>,
     /// Winograd convolution, one entry per tile.
     pub winograd: [Winograd; 5],
+    /// Softmax over channels.
+    pub softmax: Kernel<SoftmaxFn>,
+    /// Local response normalization.
+    pub lrn: Kernel<LrnFn>,
     /// Largest or mean of windows.
     pub pool: Kernel<PoolFn>,
     /// MaxMin and the max pool behind it: the first half of the output slices for `relu(x)`, the second for

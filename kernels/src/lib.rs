@@ -12,7 +12,9 @@
 #![cfg_attr(not(feature = "std"), no_std)]
 
 pub mod activation;
+pub mod channels;
 pub mod conv;
+pub mod depthwise;
 pub mod elementwise;
 pub mod epilogue;
 pub mod isa;

@@ -104,6 +104,10 @@ macro_rules! unroll {
         unroll!(@ $i, $n, $body, 0 1 2 3);
         const { assert!($n <= 4) };
     };
+    ($i:ident < 32, $body:block) => {
+        unroll!(@ $i, 32, $body,
+            0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31);
+    };
     (@ $i:ident, $n:expr, $body:block, $($value:literal)*) => {$(
         if $value < $n {
             let $i = $value;

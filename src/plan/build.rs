@@ -191,7 +191,7 @@ impl<'g> Builder<'g> {
         let strides = image_strides(&strides);
         let to = self.make_blocked(id);
         let name = self.graph.value(id).name.clone();
-        let work = Work::Pack { from, strides, to: to.clone() };
+        let work = Work::pack(from, strides, to.clone());
         self.push(name, work, "to blocks of 16 channels")?;
         Ok(to)
     }
@@ -245,11 +245,7 @@ impl<'g> Builder<'g> {
         };
         let to = self.make_plain(len);
         let strides = image_strides(&row_major(self.graph.shape(id)));
-        self.push(
-            self.graph.value(id).name.clone(),
-            Work::Unpack { from, to, strides },
-            "to row-major order",
-        )?;
+        self.push(self.graph.value(id).name.clone(), Work::unpack(from, to, strides), "to row-major order")?;
         self.plain[id.0] = Some(to);
         Ok(to)
     }
@@ -305,10 +301,8 @@ impl<'g> Builder<'g> {
     fn bind_input(&mut self, index: usize) -> Result<()> {
         let id = self.graph.inputs[index];
         let value = self.graph.value(id);
-        // What reorders the input or reads an image as it is keeps the caller's layout.
-        let stays_plain = |node: &Node| {
-            self.reads_plain_image(node) || matches!(node.op, Op::Transpose { .. } | Op::Reshape { .. })
-        };
+        // What reorders the input keeps the caller's layout.
+        let stays_plain = |node: &Node| matches!(node.op, Op::Transpose { .. } | Op::Reshape { .. });
         let in_blocks = self.options.io == Io::Blocked
             && Blocked::of_shape(&value.shape).is_some()
             && !self.graph.nodes.iter().all(|node| !node.inputs.contains(&id) || stays_plain(node));
@@ -347,7 +341,7 @@ impl<'g> Builder<'g> {
         let work = match (&self.blocked[id.0], self.plain[id.0]) {
             (Some(from), _) => {
                 let strides = image_strides(&row_major(self.graph.shape(id)));
-                Work::Unpack { from: from.clone(), to, strides }
+                Work::unpack(from.clone(), to, strides)
             }
             _ => {
                 let from = self.plain_of(id)?;
@@ -503,7 +497,15 @@ impl<'g> Builder<'g> {
                 let input = self.blocks_of(node.inputs[0])?;
                 let input = self.one_part(&node.name, input)?;
                 let output = self.make_blocked(node.output);
-                let work = Work::Lrn { input, output, size: *size, alpha: *alpha, beta: *beta, bias: *bias };
+                let work = Work::Lrn {
+                    lanes: input.layout.lanes(),
+                    input,
+                    output,
+                    size: *size,
+                    alpha: *alpha,
+                    beta: *beta,
+                    bias: *bias,
+                };
                 self.push(node.name.clone(), work, "a window of channels")
             }
         }
@@ -540,7 +542,7 @@ impl<'g> Builder<'g> {
         let place = Place::Arena(self.buffer(layout.batch * stride));
         let to = View { place, skip: 0, batch_stride: stride, layout };
         let count = from.layout.channels();
-        let work = Work::CopyChannels { from, to: to.clone(), from_channel: 0, to_channel: 0, count };
+        let work = Work::copy_channels(from, to.clone(), 0, count);
         self.push(name.to_owned(), work, "channels of other parts")?;
         Ok(to)
     }
@@ -557,8 +559,7 @@ impl<'g> Builder<'g> {
             if (view.place, view.skip) != (whole.place, skip) {
                 let to = View { skip, layout: view.layout.clone(), ..whole.clone() };
                 let count = view.layout.channels();
-                let copy =
-                    Work::CopyChannels { from: view.clone(), to, from_channel: 0, to_channel: 0, count };
+                let copy = Work::copy_channels(view.clone(), to, 0, count);
                 self.push(node.name.clone(), copy, "its producer writes elsewhere")?;
             }
             block += view.layout.blocks();

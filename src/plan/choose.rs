@@ -1,8 +1,8 @@
 //! Which algorithm computes a convolution: one ordered list, best first. The first that serves the shape and whose
 //! rule holds is taken; the last serves all. The rule looks at one image, at shapes and options only.
 
-use sinew_kernels::conv::ConvGeometry;
 use sinew_kernels::conv::winograd::{WeightForm, WinogradTile};
+use sinew_kernels::conv::{ConvGeometry, im2col};
 
 use super::{PlanOptions, Winograd};
 
@@ -13,8 +13,6 @@ pub enum Algorithm {
     Dense,
     /// One filter per channel.
     Depthwise,
-    /// From the plain image: few channels, never padded to a block.
-    PlainImage,
     /// Winograd with tiles of this size, from weights in this form.
     Winograd(WinogradTile, WeightForm),
     /// 1x1, stride 1: the map as one row of pixels.
@@ -33,7 +31,6 @@ impl Algorithm {
         match self {
             Algorithm::Dense => "dense",
             Algorithm::Depthwise => "depthwise",
-            Algorithm::PlainImage => "plain-image",
             Algorithm::Winograd(tile, form) => match (tile.output, form) {
                 (2, WeightForm::Stored) => "winograd-2",
                 (2, WeightForm::Plain) => "winograd-2-plain-weights",
@@ -50,9 +47,6 @@ impl Algorithm {
     }
 }
 
-/// A first layer with at most so many channels reads the plain image.
-pub const PLAIN_IMAGE_CHANNELS: usize = 4;
-
 /// What the choice looks at.
 #[derive(Clone, Debug)]
 pub struct ConvShape {
@@ -66,8 +60,6 @@ pub struct ConvShape {
     pub out_channels: usize,
     /// Whether every group is whole blocks, on both sides.
     pub groups_are_blocks: bool,
-    /// Whether the input is a plain graph input that nothing else needs in blocks.
-    pub plain_input: bool,
 }
 
 /// The choice and its reasons.
@@ -114,15 +106,14 @@ impl Family {
 type Rule = fn(&ConvShape, &PlanOptions) -> Result<(Algorithm, String), String>;
 
 /// Best first.
-const RULES: [(&str, Rule); 8] = [
+const RULES: [(&str, Rule); 7] = [
     ("depthwise", depthwise),
     ("dense", dense),
-    ("plain-image", plain_image),
     ("winograd", winograd),
     ("pointwise", pointwise),
     ("grouped", grouped),
     ("direct", direct),
-    ("im2col", im2col),
+    ("im2col", gathered),
 ];
 
 /// Chooses the algorithm of a convolution.
@@ -145,7 +136,7 @@ pub fn choose(shape: &ConvShape, options: &PlanOptions) -> Choice {
             Err(reason) => passed.push(format!("not {name}: {reason}")),
         }
     }
-    unreachable!("im2col serves every shape")
+    unreachable!("direct convolution serves what nothing before it does")
 }
 
 /// The undilated convolution of one fragment of a dilated one with stride 1, and the fragment's first input pixel.
@@ -202,8 +193,8 @@ pub fn choose_fragments(shape: &ConvShape, options: &PlanOptions) -> Option<Choi
 fn force(shape: &ConvShape, wanted: Family, options: &PlanOptions) -> Result<Choice, String> {
     let candidates: &[Rule] = match wanted {
         Family::Winograd => &[any_winograd],
-        Family::Im2col => &[im2col],
-        Family::Direct => &[depthwise, dense, plain_image, pointwise, grouped, direct],
+        Family::Im2col => &[gathered],
+        Family::Direct => &[depthwise, dense, pointwise, grouped, direct],
     };
     let taken = candidates.iter().map(|rule| rule(shape, options));
     let algorithm = taken.reduce(|first, next| first.or(next)).unwrap_or(Err("nothing serves it".into()))?.0;
@@ -224,16 +215,6 @@ fn dense(shape: &ConvShape, _: &PlanOptions) -> Result<(Algorithm, String), Stri
         return Ok((Algorithm::Dense, "the window is the whole input".into()));
     }
     Err("more than one output pixel".into())
-}
-
-fn plain_image(shape: &ConvShape, _: &PlanOptions) -> Result<(Algorithm, String), String> {
-    if !shape.plain_input {
-        return Err("the input is not a plain graph input".into());
-    }
-    if shape.groups != 1 || shape.in_channels > PLAIN_IMAGE_CHANNELS {
-        return Err(format!("{} channels fill a block well enough", shape.in_channels));
-    }
-    Ok((Algorithm::PlainImage, format!("{} channels are read as they lie, none padded", shape.in_channels)))
 }
 
 /// Winograd by shape. Evidence: `docs/winograd.md`.
@@ -316,9 +297,13 @@ fn direct(shape: &ConvShape, _: &PlanOptions) -> Result<(Algorithm, String), Str
     Ok((Algorithm::Direct, "straight from the blocks, no copy".into()))
 }
 
-fn im2col(shape: &ConvShape, _: &PlanOptions) -> Result<(Algorithm, String), String> {
+fn gathered(shape: &ConvShape, _: &PlanOptions) -> Result<(Algorithm, String), String> {
     if shape.groups > 1 && !shape.groups_are_blocks {
         return Err("groups are no whole blocks".into());
     }
-    Ok((Algorithm::Im2col, "serves every shape".into()))
+    let taps = shape.geometry.taps();
+    if (shape.in_channels / shape.groups * taps).div_ceil(16) > im2col::MAX_COLUMN {
+        return Err("the window is too large to gather".into());
+    }
+    Ok((Algorithm::Im2col, "gathered windows".into()))
 }

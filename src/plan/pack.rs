@@ -51,17 +51,6 @@ impl Filters<'_> {
         }
         packed
     }
-
-    /// `[output block][channel][tap][16]`: a plain image.
-    pub fn pack_by_channel(&self) -> Vec<Block> {
-        let mut packed = Vec::with_capacity(self.blocks() * self.channels * self.taps);
-        for block in 0..self.blocks() {
-            for channel in 0..self.channels {
-                packed.extend((0..self.taps).map(|tap| self.lanes(block, channel, tap)));
-            }
-        }
-        packed
-    }
 }
 
 /// One filter per channel, `[C, 1, KH, KW]`: `[block][tap][16]`, channels where the layout has them.
@@ -75,4 +64,14 @@ pub fn pack_depthwise(values: &[f32], taps: usize, layout: &Blocked) -> Vec<Bloc
         first += live;
     }
     packed
+}
+
+/// Groups that are no whole blocks, `[O, C / groups, KH, KW]`: `[output block][tap][channel of the group][16]`.
+pub fn pack_grouped(values: &[f32], outputs: usize, channels: usize, taps: usize) -> Vec<Block> {
+    let filters = Filters { values, outputs, channels, taps };
+    let block = |block| {
+        let tap = move |tap| (0..channels).map(move |channel| filters.lanes(block, channel, tap));
+        (0..taps).flat_map(tap)
+    };
+    (0..filters.blocks()).flat_map(block).collect()
 }

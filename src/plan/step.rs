@@ -35,6 +35,40 @@ pub struct Step {
     pub(crate) cut: Cut,
 }
 
+impl Step {
+    /// Extents of the result: `[N, C, H, W]` where it lies in blocks; what is row-major is told by its number of elements.
+    pub fn output_shape(&self) -> Vec<usize> {
+        match &self.work {
+            Work::ArgMax { extents: [outer, _, inner], .. } => vec![outer * inner],
+            Work::MaxMin { positive: View { layout, .. }, negative, .. } => {
+                let channels = layout.channels() + negative.layout.channels();
+                vec![layout.batch, channels, layout.height, layout.width]
+            }
+            work => match work.output_layout() {
+                Some(layout) => vec![layout.batch, layout.channels(), layout.height, layout.width],
+                None => work.plains().last().map(|plain| vec![plain.len]).unwrap_or_default(),
+            },
+        }
+    }
+
+    /// The buffer of the arena that the result goes to, and the block in it; none where it goes to the caller.
+    pub(super) fn output_buffer(&self) -> Option<(usize, usize)> {
+        if let Work::MaxMin { positive, negative, .. } = &self.work
+            && let Place::Arena(buffer) = positive.place
+        {
+            return Some((buffer, positive.skip.min(negative.skip)));
+        }
+        if self.work.output_layout().is_some() {
+            let view = self.work.views().pop()?;
+            return if let Place::Arena(buffer) = view.place { Some((buffer, view.skip)) } else { None };
+        }
+        match self.work.plains().last()?.place {
+            PlainPlace::Arena(buffer) => Some((buffer, 0)),
+            _ => None,
+        }
+    }
+}
+
 /// Where a value's blocks are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -122,23 +156,6 @@ pub(crate) struct ConvWork {
     pub(crate) group_channels: [usize; 2],
 }
 
-/// A first convolution on the plain image.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct PlainConvWork {
-    pub(crate) geometry: ConvGeometry,
-    pub(crate) channels: usize,
-    /// Elements between images, channels, rows and pixels.
-    pub(crate) strides: [usize; 4],
-    pub(crate) input: Plain,
-    pub(crate) output: View,
-    pub(crate) residual: Option<View>,
-    pub(crate) weights: Range<usize>,
-    pub(crate) weights_per_block: usize,
-    pub(crate) bias: Range<usize>,
-    pub(crate) before: Activation,
-    pub(crate) after: Activation,
-}
-
 /// What a step does.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Work {
@@ -152,12 +169,14 @@ pub(crate) enum Work {
         from: Plain,
         strides: [usize; 4],
         to: View,
+        lanes: Vec<u8>,
     },
     /// Blocks to plain.
     Unpack {
         from: View,
         to: Plain,
         strides: [usize; 4],
+        lanes: Vec<u8>,
     },
     /// A box of plain elements; the rest of `to` is filled first where `fill` is set.
     CopyPlain {
@@ -172,16 +191,15 @@ pub(crate) enum Work {
         to: View,
         copy: Strided,
     },
-    /// Channels `from_channel..` of one value to `to_channel..` of another.
+    /// `count` channels from `first` on to the first channels of another value.
     CopyChannels {
         from: View,
         to: View,
-        from_channel: usize,
-        to_channel: usize,
+        first: usize,
         count: usize,
+        lanes: [Vec<u8>; 2],
     },
     Conv(Box<ConvWork>),
-    PlainConv(Box<PlainConvWork>),
     Pool {
         pool: Pool,
         input: View,
@@ -227,8 +245,10 @@ pub(crate) enum Work {
     Softmax {
         input: View,
         output: View,
+        lanes: Vec<u8>,
     },
     Lrn {
+        lanes: Vec<u8>,
         input: View,
         output: View,
         size: usize,
@@ -245,6 +265,21 @@ pub(crate) enum Work {
 }
 
 impl Work {
+    pub(crate) fn pack(from: Plain, strides: [usize; 4], to: View) -> Self {
+        let lanes = to.layout.lanes();
+        Work::Pack { from, strides, to, lanes }
+    }
+
+    pub(crate) fn unpack(from: View, to: Plain, strides: [usize; 4]) -> Self {
+        let lanes = from.layout.lanes();
+        Work::Unpack { from, to, strides, lanes }
+    }
+
+    pub(crate) fn copy_channels(from: View, to: View, first: usize, count: usize) -> Self {
+        let lanes = [from.layout.lanes(), to.layout.lanes()];
+        Work::CopyChannels { from, to, first, count, lanes }
+    }
+
     /// What the step does, in a word.
     pub(crate) fn verb(&self) -> &'static str {
         match self {
@@ -253,7 +288,7 @@ impl Work {
             Work::Unpack { .. } => "unpack",
             Work::CopyPlain { .. } | Work::CopyPixels { .. } => "copy",
             Work::CopyChannels { .. } => "repack",
-            Work::Conv(_) | Work::PlainConv(_) => "conv",
+            Work::Conv(_) => "conv",
             Work::Pool { pool, .. } if pool.kind == PoolKind::Max => "max-pool",
             Work::Pool { .. } => "average-pool",
             Work::GlobalPool { kind: PoolKind::Max, .. } => "global-max",
@@ -287,15 +322,12 @@ impl Work {
                 .into_iter()
                 .flatten()
                 .collect(),
-            Work::PlainConv(conv) => {
-                [conv.residual.as_ref(), Some(&conv.output)].into_iter().flatten().collect()
-            }
             Work::Pool { input, output, .. }
             | Work::GlobalPool { input, output, .. }
             | Work::Unary { input, output, .. }
             | Work::Affine { input, output, .. }
             | Work::PRelu { input, output, .. }
-            | Work::Softmax { input, output }
+            | Work::Softmax { input, output, .. }
             | Work::Lrn { input, output, .. } => vec![input, output],
             Work::Binary { a, b, output, .. } => match b {
                 Operand::Same(b) | Operand::PerChannel(b) | Operand::PerPixel(b) => vec![a, b, output],
@@ -312,7 +344,6 @@ impl Work {
             Work::Pack { from, .. } => vec![*from],
             Work::Unpack { to, .. } => vec![*to],
             Work::CopyPlain { from, to, .. } => vec![*from, *to],
-            Work::PlainConv(conv) => vec![conv.input],
             Work::ArgMax { from, .. } => vec![*from],
             _ => vec![],
         }

@@ -3,18 +3,19 @@
 use std::ops::Range;
 
 use sinew_kernels::activation::Activation;
-use sinew_kernels::conv::{ConvArgs, ConvGeometry};
+use sinew_kernels::channels::{LrnArgs, SoftmaxArgs};
+use sinew_kernels::conv::{ConvArgs, ConvGeometry, grouped, im2col};
+use sinew_kernels::depthwise::DepthwiseArgs;
 use sinew_kernels::epilogue::Epilogue;
 use sinew_kernels::isa::Kernels;
-use sinew_kernels::{Block, LANES, elementwise, pool};
+use sinew_kernels::{Block, LANES, elementwise, layout, pool};
 
 use super::borrow::views;
-use super::parallel::{Cut, for_each_part};
+use super::parallel::for_each_part;
 use super::{Input, Output};
 use crate::graph::{BinaryOp, Pool, PoolKind};
-use crate::plan::step::{
-    ConvWork, MAX_RANK, Operand, Place, Plain, PlainConvWork, PlainPlace, Step, Strided, View, Work,
-};
+use crate::plan::layout::Blocked;
+use crate::plan::step::{ConvWork, MAX_RANK, Operand, Place, Plain, PlainPlace, Step, Strided, View, Work};
 use crate::plan::{Algorithm, Plan};
 use crate::tensor::{Data, Tensor};
 
@@ -68,15 +69,14 @@ impl Run<'_, '_, '_> {
     pub(super) fn step(&mut self, step: &Step) {
         match &step.work {
             Work::Convert { input, to } => self.convert(*input, *to),
-            Work::Pack { from, strides, to } => self.pack(step, *from, *strides, to),
-            Work::Unpack { from, to, strides } => self.unpack(step, from, *to, *strides),
+            Work::Pack { from, strides, to, lanes } => self.pack(step, *from, *strides, to, lanes),
+            Work::Unpack { from, to, strides, lanes } => self.unpack(from, *to, *strides, lanes),
             Work::CopyPlain { from, to, copy, fill } => self.copy_plain(*from, *to, copy, *fill),
             Work::CopyPixels { from, to, copy } => self.copy_pixels(from, to, copy),
-            Work::CopyChannels { from, to, from_channel, to_channel, count } => {
-                self.copy_channels(from, to, [*from_channel, *to_channel, *count]);
+            Work::CopyChannels { from, to, first, count, lanes } => {
+                self.copy_channels(step, from, to, (*first, *count), lanes);
             }
             Work::Conv(conv) => self.conv(step, conv),
-            Work::PlainConv(conv) => unimplemented!(),
             Work::Pool { pool, input, output } => self.pool(step, pool, input, output),
             Work::GlobalPool { kind, input, output } => self.global_pool(*kind, input, output),
             Work::Unary { function, input, output } => self.unary(step, *function, input, output),
@@ -84,9 +84,11 @@ impl Run<'_, '_, '_> {
             Work::Affine { input, output, scale, shift } => self.affine(step, input, output, scale, shift),
             Work::PRelu { input, output, slope } => self.prelu(step, input, output, slope),
             Work::MaxMin { input, positive, negative } => self.max_min(input, positive, negative),
-            Work::Softmax { input, output } => unimplemented!(),
-            Work::Lrn { input, output, .. } => unimplemented!(),
-            Work::ArgMax { from, output, extents } => unimplemented!(),
+            Work::Softmax { input, output, lanes } => self.softmax(input, output, lanes),
+            Work::Lrn { lanes, input, output, size, alpha, beta, bias } => {
+                self.lrn(lanes, input, output, (*size, *alpha, *beta, *bias));
+            }
+            Work::ArgMax { from, output, extents } => self.arg_max(*from, *output, *extents),
         }
     }
 
@@ -111,8 +113,8 @@ impl Run<'_, '_, '_> {
         }
     }
 
-    fn pack(&mut self, _step: &Step, from: Plain, strides: [usize; 4], to: &View) {
-        let plan = self.plan;
+    fn pack(&mut self, step: &Step, from: Plain, strides: [usize; 4], to: &View, lanes: &[u8]) {
+        let (plan, kernels) = (self.plan, self.kernels);
         let in_arena = match from.place {
             PlainPlace::Arena(buffer) => plain_blocks(plan, buffer, from),
             _ => 0..0,
@@ -127,68 +129,68 @@ impl Run<'_, '_, '_> {
                 PlainPlace::Input(input) => f32_input(&self.inputs[input]),
                 PlainPlace::Output(_) => unreachable!("outputs are only written"),
             };
-            let (width, plane) = (to.layout.width, to.layout.pixels());
-            let mut channel = 0;
-            for (block, live) in out.chunks_mut(plane).zip(to.layout.lanes()) {
-                for (i, pixel) in block.iter_mut().enumerate() {
-                    for lane in 0..usize::from(live) {
-                        pixel[lane] = source[index * strides[0]
-                            + (channel + lane) * strides[1]
-                            + i / width * strides[2]
-                            + i % width * strides[3]];
-                    }
-                }
-                channel += usize::from(live);
-            }
+            let source = &source[index * strides[0]..];
+            for_each_part(step.cut, out, to.layout.pixels(), &mut [], &|part, out, _| {
+                let lanes = &lanes[part.first_block..];
+                let first_channel = lanes_before(&to.layout, part.first_block);
+                let strides = [strides[1], strides[2], strides[3]];
+                let input = layout::PlainInput::F32(source);
+                let args = layout::PackArgs { input, strides, width: to.layout.width, first_channel, lanes };
+                (kernels.pack.run)(&args, part.pixels, out);
+            });
         }
     }
 
-    fn unpack(&mut self, _step: &Step, from: &View, to: Plain, strides: [usize; 4]) {
+    fn unpack(&mut self, from: &View, to: Plain, strides: [usize; 4], lanes: &[u8]) {
         let plan = self.plan;
         let in_arena = match to.place {
             PlainPlace::Arena(buffer) => plain_blocks(plan, buffer, to),
             _ => 0..0,
         };
+        let plane = from.layout.pixels();
         for index in 0..from.layout.batch {
-            let ([source], [target]) = open(plan, self.arena, index, [Some(from)], [in_arena.clone()]);
+            let ([input], [target]) = open(plan, self.arena, index, [Some(from)], [in_arena.clone()]);
             let target: &mut [f32] = match to.place {
                 PlainPlace::Arena(_) => bytemuck::cast_slice_mut(target),
                 PlainPlace::Output(output) => f32_output(&mut self.outputs[output]),
                 _ => unreachable!("unpacking goes to the arena or to an output"),
             };
-            let (width, plane) = (from.layout.width, from.layout.pixels());
-            let mut channel = 0;
-            for (block, live) in source.chunks(plane).zip(from.layout.lanes()) {
-                for (i, pixel) in block.iter().enumerate() {
-                    for lane in 0..usize::from(live) {
-                        target[index * strides[0]
-                            + (channel + lane) * strides[1]
-                            + i / width * strides[2]
-                            + i % width * strides[3]] = pixel[lane];
-                    }
-                }
-                channel += usize::from(live);
-            }
-            if matches!(to.place, PlainPlace::Output(_)) {
-                canonicalize(target);
-            }
+            let args = layout::UnpackArgs {
+                input,
+                plane,
+                strides: [strides[1], strides[2], strides[3]],
+                width: from.layout.width,
+                lanes,
+            };
+            (self.kernels.unpack.run)(&args, 0..plane, &mut target[index * strides[0]..]);
         }
     }
 
-    fn copy_channels(&mut self, from: &View, to: &View, [from_channel, to_channel, count]: [usize; 3]) {
+    fn copy_channels(
+        &mut self,
+        step: &Step,
+        from: &View,
+        to: &View,
+        (first, count): (usize, usize),
+        [in_lanes, out_lanes]: &[Vec<u8>; 2],
+    ) {
         let plane = to.layout.pixels();
-        let (from_places, to_places) = (places(&from.layout), places(&to.layout));
         for index in 0..to.layout.batch {
-            let ([source], [out]) =
+            let ([input], [out]) =
                 open(self.plan, self.arena, index, [Some(from)], [image(self.plan, to, index)]);
-            for channel in 0..count {
-                let (from_block, from_lane) = from_places[from_channel + channel];
-                let (to_block, to_lane) = to_places[to_channel + channel];
-                let source = &source[from_block * plane..][..plane];
-                for (out, pixel) in out[to_block * plane..][..plane].iter_mut().zip(source) {
-                    out[to_lane] = pixel[from_lane];
-                }
-            }
+            for_each_part(step.cut, out, plane, &mut [], &|part, out, _| {
+                let args = layout::CopyChannelsArgs {
+                    input,
+                    in_lanes,
+                    plane,
+                    from_channel: first,
+                    to_channel: 0,
+                    count,
+                    first_channel: lanes_before(&to.layout, part.first_block),
+                    out_lanes: &out_lanes[part.first_block..],
+                };
+                layout::copy_channels(&args, part.pixels, out);
+            });
         }
     }
 
@@ -232,6 +234,11 @@ impl Run<'_, '_, '_> {
     fn conv(&mut self, step: &Step, conv: &ConvWork) {
         let (plan, kernels) = (self.plan, self.kernels);
         let out_plane = conv.output.layout.pixels();
+        match conv.algorithm {
+            Algorithm::Grouped => return self.grouped(step, conv),
+            Algorithm::Depthwise => return self.depthwise(step, conv),
+            _ => {}
+        }
         let in_blocks = conv.lanes.len();
         let out_blocks = conv.output.layout.blocks() / conv.groups;
         let weights = &plan.weights[conv.weights.clone()];
@@ -256,26 +263,70 @@ impl Run<'_, '_, '_> {
                 let first = group * out_blocks;
                 for_each_part(step.cut, output, out_plane, scratch, &|part, out, scratch| {
                     let block = first + part.first_block;
-                    let epilogue = Epilogue {
-                        bias: &bias[block..],
-                        before: conv.before,
-                        residual: conv.residual.as_ref().map(|_| &residual[block * out_plane..]),
-                        after: conv.after,
-                        max_min: false,
-                    };
                     let args = ConvArgs {
                         geometry: conv.geometry,
                         lanes: &conv.lanes,
                         input: &input[group * in_group..][..in_group],
                         weights: &weights[block * conv.weights_per_block..],
-                        epilogue,
+                        epilogue: epilogue(conv, bias, residual, block, out_plane),
                     };
                     match winograd {
                         Some((kernel, form)) => kernel.run(form, &args, part.pixels, out, scratch),
+                        None if conv.algorithm == Algorithm::Im2col => {
+                            im2col::run(kernels, &args, part.pixels, out, scratch);
+                        }
                         None => (kernels.direct.run)(&args, part.pixels, out),
                     }
                 });
             }
+        }
+    }
+
+    /// Groups that are no whole blocks: one call for all of them.
+    fn grouped(&mut self, step: &Step, conv: &ConvWork) {
+        let (plan, kernels) = (self.plan, self.kernels);
+        let plane = conv.output.layout.pixels();
+        let (weights, bias) = (&plan.weights[conv.weights.clone()], &plan.weights[conv.bias.clone()]);
+        let scratch = self.scratch(step);
+        for index in 0..conv.output.layout.batch {
+            let reads = [Some(&conv.input), conv.residual.as_ref()];
+            let writes = [image(plan, &conv.output, index), scratch.clone()];
+            let ([input, residual], [output, scratch]) = open(plan, self.arena, index, reads, writes);
+            for_each_part(step.cut, output, plane, scratch, &|part, out, scratch| {
+                let block = part.first_block;
+                let args = grouped::GroupedArgs {
+                    geometry: conv.geometry,
+                    channels: conv.group_channels,
+                    groups: conv.groups,
+                    input,
+                    first_block: block,
+                    weights: &weights[block * conv.weights_per_block..],
+                    epilogue: epilogue(conv, bias, residual, block, plane),
+                };
+                (kernels.grouped.run)(&args, part.pixels, out, scratch);
+            });
+        }
+    }
+
+    /// One filter per channel.
+    fn depthwise(&mut self, step: &Step, conv: &ConvWork) {
+        let (plan, kernels) = (self.plan, self.kernels);
+        let (in_plane, plane) = (conv.geometry.in_pixels(), conv.output.layout.pixels());
+        let (weights, bias) = (&plan.weights[conv.weights.clone()], &plan.weights[conv.bias.clone()]);
+        for index in 0..conv.output.layout.batch {
+            let reads = [Some(&conv.input), conv.residual.as_ref()];
+            let ([input, residual], [output]) =
+                open(plan, self.arena, index, reads, [image(plan, &conv.output, index)]);
+            for_each_part(step.cut, output, plane, &mut [], &|part, out, _| {
+                let block = part.first_block;
+                let args = DepthwiseArgs {
+                    geometry: conv.geometry,
+                    input: &input[block * in_plane..],
+                    weights: &weights[block * conv.weights_per_block..],
+                    epilogue: epilogue(conv, bias, residual, block, plane),
+                };
+                (kernels.depthwise.run)(&args, part.pixels, out);
+            });
         }
     }
 
@@ -398,7 +449,8 @@ impl Run<'_, '_, '_> {
         };
         let in_plane = geometry.in_pixels();
         for index in 0..output.layout.batch {
-            let ([x], [out]) = open(self.plan, self.arena, index, [Some(input)], [image(self.plan, output, index)]);
+            let ([x], [out]) =
+                open(self.plan, self.arena, index, [Some(input)], [image(self.plan, output, index)]);
             for_each_part(step.cut, out, geometry.out_pixels(), &mut [], &|part, out, _| {
                 let input = &x[part.first_block * in_plane..][..out.len() * in_plane];
                 (kernels.pool.run)(&pool::PoolArgs { geometry, kind, input }, part.pixels, out);
@@ -412,7 +464,8 @@ impl Run<'_, '_, '_> {
             PoolKind::Average => pool::PoolKind::Average,
         };
         for index in 0..output.layout.batch {
-            let ([x], [out]) = open(self.plan, self.arena, index, [Some(input)], [image(self.plan, output, index)]);
+            let ([x], [out]) =
+                open(self.plan, self.arena, index, [Some(input)], [image(self.plan, output, index)]);
             (self.kernels.global_pool.run)(kind, input.layout.width, x, out);
         }
     }
@@ -439,6 +492,48 @@ impl Run<'_, '_, '_> {
                 let args = pool::PoolArgs { geometry, kind: pool::PoolKind::Max, input };
                 (self.kernels.maxmin_pool.run)(&args, 0..pixels, &mut [positive, negative]);
             }
+        }
+    }
+
+    fn softmax(&mut self, input: &View, output: &View, lanes: &[u8]) {
+        for index in 0..output.layout.batch {
+            let ([x], [out]) =
+                open(self.plan, self.arena, index, [Some(input)], [image(self.plan, output, index)]);
+            let args = SoftmaxArgs { input: x, lanes };
+            (self.kernels.softmax.run)(&args, 0..output.layout.pixels(), out);
+        }
+    }
+
+    fn lrn(
+        &mut self,
+        lanes: &[u8],
+        input: &View,
+        output: &View,
+        (size, alpha, beta, bias): (usize, f32, f32, f32),
+    ) {
+        for index in 0..output.layout.batch {
+            let ([x], [out]) =
+                open(self.plan, self.arena, index, [Some(input)], [image(self.plan, output, index)]);
+            let args = LrnArgs { input: x, lanes, size, alpha, beta, bias };
+            (self.kernels.lrn.run)(&args, 0..output.layout.pixels(), out);
+        }
+    }
+
+    /// The first of the largest; NaN counts as larger than any number.
+    fn arg_max(&mut self, from: Plain, output: usize, [outer, extent, inner]: [usize; 3]) {
+        let plan = self.plan;
+        let source: &[f32] = match from.place {
+            PlainPlace::Arena(buffer) => bytemuck::cast_slice(&self.arena[plain_blocks(plan, buffer, from)]),
+            PlainPlace::Weights(at) => bytemuck::cast_slice(&plan.weights[at..at + from.len.div_ceil(LANES)]),
+            PlainPlace::Input(input) => f32_input(&self.inputs[input]),
+            PlainPlace::Output(_) => unreachable!("outputs are only written"),
+        };
+        let Output::I64(out) = &mut self.outputs[output] else { unreachable!("indices are integers") };
+        for (position, out) in out.iter_mut().enumerate().take(outer * inner) {
+            let first = position / inner * extent * inner + position % inner;
+            let at = |i: usize| source[first + i * inner];
+            let larger = |a: f32, b: f32| a > b || a.is_nan() && !b.is_nan();
+            *out = (1..extent).fold(0, |best, i| if larger(at(i), at(best)) { i } else { best }) as i64;
         }
     }
 
@@ -487,6 +582,23 @@ impl Run<'_, '_, '_> {
     }
 }
 
+/// A convolution's epilogue from an output block on.
+fn epilogue<'a>(
+    conv: &ConvWork,
+    bias: &'a [Block],
+    residual: &'a [Block],
+    block: usize,
+    plane: usize,
+) -> Epilogue<'a> {
+    Epilogue {
+        bias: &bias[block..],
+        before: conv.before,
+        residual: conv.residual.as_ref().map(|_| &residual[block * plane..]),
+        after: conv.after,
+        max_min: false,
+    }
+}
+
 fn f32_input<'a>(input: &Input<'a>) -> &'a [f32] {
     match input {
         Input::F32(data) => data,
@@ -524,6 +636,7 @@ fn copy_level<T: Copy>(from: &[T], to: &mut [T], copy: &Strided, level: usize, f
     }
 }
 
+/// A graph output has one NaN.
 fn canonicalize(data: &mut [f32]) {
     for x in data {
         if x.is_nan() {
@@ -532,11 +645,16 @@ fn canonicalize(data: &mut [f32]) {
     }
 }
 
-fn places(layout: &crate::plan::layout::Blocked) -> Vec<(usize, usize)> {
-    layout
-        .lanes()
-        .into_iter()
-        .enumerate()
-        .flat_map(|(block, live)| (0..usize::from(live)).map(move |lane| (block, lane)))
-        .collect()
+/// Channels in the blocks before a block.
+fn lanes_before(layout: &Blocked, block: usize) -> usize {
+    let mut channels = 0;
+    let mut blocks = 0;
+    for &part in &layout.parts {
+        let own = part.div_ceil(LANES);
+        if block < blocks + own {
+            return channels + (block - blocks) * LANES;
+        }
+        (channels, blocks) = (channels + part, blocks + own);
+    }
+    channels
 }

@@ -3,21 +3,24 @@
 use core::arch::x86_64::*;
 use core::ops::Range;
 
-use crate::Block;
 use crate::activation::Activation;
-use crate::conv::direct::{self, Row, Tiles};
+use crate::channels::{self, LrnArgs, SoftmaxArgs};
+use crate::conv::direct::{self, Row, Scratch, Tiles, tiles};
+use crate::conv::grouped::{self, GroupedArgs, Parts, Row as GroupedRow};
 use crate::conv::winograd::input::Batch;
 use crate::conv::winograd::multiply::{Column, Product, registers};
 use crate::conv::winograd::output::Output;
 use crate::conv::winograd::{self, winograd_kernels};
 use crate::conv::{ConvArgs, ConvKernel};
+use crate::depthwise::{self, DepthwiseArgs, Strip, strips};
 use crate::elementwise::{self, BinaryArgs, ScaleArgs};
-use crate::epilogue::{self, Rest, Tail};
+use crate::epilogue::{self, Rest};
 use crate::isa::{Isa, Kernels, entry_points, kernel};
 use crate::layout::{self, PackArgs, UnpackArgs};
 use crate::pool::{self, PoolArgs, PoolKind};
 use crate::probe::{self, ProbeKernel};
 use crate::simd::{Simd, simd_ops};
+use crate::{Block, LANES};
 
 #[derive(Clone, Copy)]
 pub(crate) struct Avx2(());
@@ -219,40 +222,24 @@ entry_points! {
     scale_avx2(args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
         |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_avx2, args, pixels, out);
     maxmin_avx2(input: &[Block], positive: &mut [Block], negative: &mut [Block]) = elementwise::maxmin;
+    depthwise_any_avx2[P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip_of_any::<_, P>;
+    depthwise_strip_avx2[K, STRIDE, P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip::<_, K, STRIDE, P>;
     pack_avx2(args: &PackArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = layout::pack;
     unpack_avx2(args: &UnpackArgs<'_>, pixels: Range<usize>, out: &mut [f32]) = layout::unpack;
+    softmax_avx2(args: &SoftmaxArgs<'_>, pixels: Range<usize>, out: &mut [Block]) = channels::softmax;
+    lrn_avx2(args: &LrnArgs<'_>, pixels: Range<usize>, out: &mut [Block]) = channels::lrn;
     pool_avx2(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::pool;
     maxmin_pool_avx2(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::maxmin_pool;
     global_pool_avx2(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
     squeeze_avx2(width: usize, rows: &[Block], sum: &mut Block) = pool::squeeze;
-    tail_avx2(
-        tail: &Tail<'_>,
-        plane_and_pixel: (usize, usize),
-        at_and_len: (usize, usize),
-        out: &mut [&mut [Block]],
-    ) = epilogue::tail;
-    direct_avx2[M, N](row: &Row<'_>, window: &mut [Block], out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
+    grouped_tile_avx2[M](row: &GroupedRow<'_>, first: usize, at: usize, out: &mut [&mut [Block]]) = grouped::tile::<_, M>;
+    direct_avx2[M, N](row: &Row<'_>, scratch: &mut Scratch, out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
 }
 
+// 6 pixels x 1 block: 12 sums, 2 of weights and 1 of input are 15 of 16 registers.
 #[target_feature(enable = "avx2,fma")]
 fn direct_6x1_avx2(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
-    let tiles = Tiles {
-        rows: [
-            &[
-                direct_avx2::<1, 1>,
-                direct_avx2::<2, 1>,
-                direct_avx2::<3, 1>,
-                direct_avx2::<4, 1>,
-                direct_avx2::<5, 1>,
-                direct_avx2::<6, 1>,
-            ],
-            &[],
-            &[],
-        ],
-        blocks: 1,
-        tail: tail_avx2,
-        finish: epilogue_avx2,
-    };
+    let tiles = Tiles { rows: &[tiles!(direct_avx2, 1: 1 2 3 4 5 6)], finish: epilogue_avx2 };
     direct::run(&tiles, args, pixels, out);
 }
 
@@ -275,6 +262,48 @@ fn winograd_multiply_avx2(product: &Product<'_>, m: &mut [Block]) {
     winograd::multiply::split(&choices, product, m);
 }
 
+/// Permutes within quarters: `vpermilps` takes a table of two bits a lane.
+#[target_feature(enable = "avx2,fma")]
+fn spread_avx2(from: &[Block], lanes: &[u32; LANES], out: &mut [Block]) {
+    let simd = Avx2::new();
+    let table = simd.load(&lanes.map(f32::from_bits));
+    let table = [_mm256_castps_si256(table[0]), _mm256_castps_si256(table[1])];
+    for (out, from) in out.iter_mut().zip(from) {
+        let v = simd.load(from);
+        simd.store(out, [_mm256_permutevar_ps(v[0], table[0]), _mm256_permutevar_ps(v[1], table[1])]);
+    }
+}
+
+// 6 sums + the weights; inputs are operands in memory.
+#[target_feature(enable = "avx2,fma")]
+fn grouped_6x1_avx2(
+    args: &GroupedArgs<'_>,
+    pixels: Range<usize>,
+    out: &mut [&mut [Block]],
+    scratch: &mut [Block],
+) {
+    let parts = Parts {
+        tiles: &[
+            grouped_tile_avx2::<1>,
+            grouped_tile_avx2::<2>,
+            grouped_tile_avx2::<3>,
+            grouped_tile_avx2::<4>,
+            grouped_tile_avx2::<5>,
+            grouped_tile_avx2::<6>,
+        ],
+        spread: spread_avx2,
+        finish: epilogue_avx2,
+    };
+    grouped::run(&parts, args, pixels, out, scratch);
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn depthwise_avx2(args: &DepthwiseArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
+    // 8 sums + 6 of weights + 2 of a pixel = 16 of 16 registers.
+    let strips = strips!(depthwise_strip_avx2, depthwise_any_avx2, epilogue_avx2; 1 2 3 4);
+    depthwise::run(&strips, args, pixels, out);
+}
+
 #[target_feature(enable = "avx2,fma")]
 pub(crate) fn kernels() -> Kernels {
     Kernels {
@@ -287,6 +316,8 @@ pub(crate) fn kernels() -> Kernels {
             copy_loop: copy_loop_avx2,
         },
         direct: ConvKernel { name: "direct_6x1_avx2", run: direct_6x1_avx2 },
+        grouped: kernel!(grouped_6x1_avx2),
+        depthwise: kernel!(depthwise_avx2),
         activate: kernel!(activate_avx2),
         activate_in_place: kernel!(activate_in_place_avx2),
         binary: kernel!(binary_avx2),
@@ -297,6 +328,8 @@ pub(crate) fn kernels() -> Kernels {
         winograd: winograd_kernels!(avx2:
             winograd_input_avx2, winograd_weights_avx2, winograd_multiply_avx2, winograd_output_avx2,
             epilogue_avx2),
+        softmax: kernel!(softmax_avx2),
+        lrn: kernel!(lrn_avx2),
         pool: kernel!(pool_avx2),
         maxmin_pool: kernel!(maxmin_pool_avx2),
         global_pool: kernel!(global_pool_avx2),

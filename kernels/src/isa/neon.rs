@@ -3,21 +3,24 @@
 use core::arch::aarch64::*;
 use core::ops::Range;
 
-use crate::Block;
 use crate::activation::Activation;
-use crate::conv::direct::{self, Row, Tiles};
+use crate::channels::{self, LrnArgs, SoftmaxArgs};
+use crate::conv::direct::{self, Row, Scratch, Tiles, tiles};
+use crate::conv::grouped::{self, GroupedArgs, Parts, Row as GroupedRow};
 use crate::conv::winograd::input::Batch;
 use crate::conv::winograd::multiply::{Column, Product, registers};
 use crate::conv::winograd::output::Output;
 use crate::conv::winograd::{self, winograd_kernels};
 use crate::conv::{ConvArgs, ConvKernel};
+use crate::depthwise::{self, DepthwiseArgs, Strip, strips};
 use crate::elementwise::{self, BinaryArgs, ScaleArgs};
-use crate::epilogue::{self, Rest, Tail};
+use crate::epilogue::{self, Rest};
 use crate::isa::{Isa, Kernels, entry_points, kernel};
 use crate::layout::{self, PackArgs, UnpackArgs};
 use crate::pool::{self, PoolArgs, PoolKind};
 use crate::probe::{self, ProbeKernel};
 use crate::simd::{Simd, simd_ops};
+use crate::{Block, LANES};
 
 #[derive(Clone, Copy)]
 pub(crate) struct Neon(());
@@ -199,40 +202,24 @@ entry_points! {
     scale_neon(args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
         |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_neon, args, pixels, out);
     maxmin_neon(input: &[Block], positive: &mut [Block], negative: &mut [Block]) = elementwise::maxmin;
+    depthwise_any_neon[P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip_of_any::<_, P>;
+    depthwise_strip_neon[K, STRIDE, P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip::<_, K, STRIDE, P>;
     pack_neon(args: &PackArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = layout::pack;
     unpack_neon(args: &UnpackArgs<'_>, pixels: Range<usize>, out: &mut [f32]) = layout::unpack;
+    softmax_neon(args: &SoftmaxArgs<'_>, pixels: Range<usize>, out: &mut [Block]) = channels::softmax;
+    lrn_neon(args: &LrnArgs<'_>, pixels: Range<usize>, out: &mut [Block]) = channels::lrn;
     pool_neon(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::pool;
     maxmin_pool_neon(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::maxmin_pool;
     global_pool_neon(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
     squeeze_neon(width: usize, rows: &[Block], sum: &mut Block) = pool::squeeze;
-    tail_neon(
-        tail: &Tail<'_>,
-        plane_and_pixel: (usize, usize),
-        at_and_len: (usize, usize),
-        out: &mut [&mut [Block]],
-    ) = epilogue::tail;
-    direct_neon[M, N](row: &Row<'_>, window: &mut [Block], out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
+    grouped_tile_neon[M](row: &GroupedRow<'_>, first: usize, at: usize, out: &mut [&mut [Block]]) = grouped::tile::<_, M>;
+    direct_neon[M, N](row: &Row<'_>, scratch: &mut Scratch, out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
 }
 
+// 6 pixels x 1 block: 24 sums, 4 of weights and 1 of input are 29 of 32 registers.
 #[target_feature(enable = "neon")]
 fn direct_6x1_neon(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
-    let tiles = Tiles {
-        rows: [
-            &[
-                direct_neon::<1, 1>,
-                direct_neon::<2, 1>,
-                direct_neon::<3, 1>,
-                direct_neon::<4, 1>,
-                direct_neon::<5, 1>,
-                direct_neon::<6, 1>,
-            ],
-            &[],
-            &[],
-        ],
-        blocks: 1,
-        tail: tail_neon,
-        finish: epilogue_neon,
-    };
+    let tiles = Tiles { rows: &[tiles!(direct_neon, 1: 1 2 3 4 5 6)], finish: epilogue_neon };
     direct::run(&tiles, args, pixels, out);
 }
 
@@ -255,6 +242,63 @@ fn winograd_multiply_neon(product: &Product<'_>, m: &mut [Block]) {
     winograd::multiply::split(&choices, product, m);
 }
 
+/// Permutes within quarters: `tbl` takes a table of bytes.
+#[target_feature(enable = "neon")]
+fn spread_neon(from: &[Block], lanes: &[u32; LANES], out: &mut [Block]) {
+    let simd = Neon::new();
+    // Byte b of lane l: 4 * (lane % 4) + b.
+    let bytes = lanes.map(|lane| f32::from_bits(lane % 4 * 0x0404_0404 + 0x0302_0100));
+    let table = simd.load(&bytes);
+    for (out, from) in out.iter_mut().zip(from) {
+        let v = simd.load(from);
+        simd.store(
+            out,
+            [
+                permute(v[0], table[0]),
+                permute(v[1], table[1]),
+                permute(v[2], table[2]),
+                permute(v[3], table[3]),
+            ],
+        );
+    }
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn permute(v: float32x4_t, bytes: float32x4_t) -> float32x4_t {
+    vreinterpretq_f32_u8(vqtbl1q_u8(vreinterpretq_u8_f32(v), vreinterpretq_u8_f32(bytes)))
+}
+
+// 6 sums + the weights; inputs are operands in memory.
+#[target_feature(enable = "neon")]
+fn grouped_6x1_neon(
+    args: &GroupedArgs<'_>,
+    pixels: Range<usize>,
+    out: &mut [&mut [Block]],
+    scratch: &mut [Block],
+) {
+    let parts = Parts {
+        tiles: &[
+            grouped_tile_neon::<1>,
+            grouped_tile_neon::<2>,
+            grouped_tile_neon::<3>,
+            grouped_tile_neon::<4>,
+            grouped_tile_neon::<5>,
+            grouped_tile_neon::<6>,
+        ],
+        spread: spread_neon,
+        finish: epilogue_neon,
+    };
+    grouped::run(&parts, args, pixels, out, scratch);
+}
+
+#[target_feature(enable = "neon")]
+fn depthwise_neon(args: &DepthwiseArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
+    // 16 sums + 12 of weights + 4 of a pixel = 32 of 32 registers.
+    let strips = strips!(depthwise_strip_neon, depthwise_any_neon, epilogue_neon; 1 2 3 4);
+    depthwise::run(&strips, args, pixels, out);
+}
+
 #[target_feature(enable = "neon")]
 pub(crate) fn kernels() -> Kernels {
     Kernels {
@@ -267,6 +311,8 @@ pub(crate) fn kernels() -> Kernels {
             copy_loop: copy_loop_neon,
         },
         direct: ConvKernel { name: "direct_6x1_neon", run: direct_6x1_neon },
+        grouped: kernel!(grouped_6x1_neon),
+        depthwise: kernel!(depthwise_neon),
         activate: kernel!(activate_neon),
         activate_in_place: kernel!(activate_in_place_neon),
         binary: kernel!(binary_neon),
@@ -277,6 +323,8 @@ pub(crate) fn kernels() -> Kernels {
         winograd: winograd_kernels!(neon:
             winograd_input_neon, winograd_weights_neon, winograd_multiply_neon, winograd_output_neon,
             epilogue_neon),
+        softmax: kernel!(softmax_neon),
+        lrn: kernel!(lrn_neon),
         pool: kernel!(pool_neon),
         maxmin_pool: kernel!(maxmin_pool_neon),
         global_pool: kernel!(global_pool_neon),

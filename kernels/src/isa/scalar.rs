@@ -144,9 +144,12 @@ macro_rules! scalar_table {
 
         use super::{Lane, Scalar};
         use crate::Block;
-        use crate::conv::direct::{Row, Tiles, self};
+        use crate::channels::{self, LrnArgs, SoftmaxArgs};
+        use crate::conv::grouped::{GroupedArgs, Parts, Row as GroupedRow, self};
+        use crate::conv::direct::{Row, Scratch, Tiles, self, tiles};
         use crate::conv::{ConvArgs, ConvKernel};
-        use crate::epilogue::{Rest, Tail, self};
+        use crate::epilogue::{self, Rest};
+        use crate::depthwise::{DepthwiseArgs, Strip, Strips, self};
         use crate::isa::{Isa, Kernels, entry_points, kernel};
         use crate::activation::Activation;
         use crate::elementwise::{BinaryArgs, ScaleArgs, self};
@@ -177,24 +180,22 @@ macro_rules! scalar_table {
             scale_scalar(args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
                 |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_scalar, args, pixels, out);
             maxmin_scalar(input: &[Block], positive: &mut [Block], negative: &mut [Block]) = elementwise::maxmin;
+            depthwise_any_scalar[P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip_of_any::<_, P>;
             pack_scalar(args: &PackArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = layout::pack;
             unpack_scalar(args: &UnpackArgs<'_>, pixels: Range<usize>, out: &mut [f32]) = layout::unpack;
+            softmax_scalar(args: &SoftmaxArgs<'_>, pixels: Range<usize>, out: &mut [Block]) = channels::softmax;
+            lrn_scalar(args: &LrnArgs<'_>, pixels: Range<usize>, out: &mut [Block]) = channels::lrn;
             pool_scalar(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::pool;
             maxmin_pool_scalar(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::maxmin_pool;
             global_pool_scalar(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
             squeeze_scalar(width: usize, rows: &[Block], sum: &mut Block) = pool::squeeze;
-            tail_scalar(
-                tail: &Tail<'_>,
-                plane_and_pixel: (usize, usize),
-                at_and_len: (usize, usize),
-                out: &mut [&mut [Block]],
-            ) = epilogue::tail;
-            direct_scalar[M, N](row: &Row<'_>, window: &mut [Block], out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
+            grouped_tile_scalar[M](row: &GroupedRow<'_>, first: usize, at: usize, out: &mut [&mut [Block]]) = grouped::tile::<_, M>;
+            direct_scalar[M, N](row: &Row<'_>, scratch: &mut Scratch, out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
         }
 
         $(#[$features])?
         fn direct_2x1_scalar(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
-            let tiles = Tiles { rows: [&[direct_scalar::<1, 1>, direct_scalar::<2, 1>], &[], &[]], blocks: 1, tail: tail_scalar, finish: epilogue_scalar };
+            let tiles = Tiles { rows: &[tiles!(direct_scalar, 1: 1 2)], finish: epilogue_scalar };
             direct::run(&tiles, args, pixels, out);
         }
 
@@ -219,6 +220,33 @@ macro_rules! scalar_table {
             winograd::multiply::split(&choices, product, m);
         }
 
+        fn spread_scalar(from: &[Block], lanes: &[u32; crate::LANES], out: &mut [Block]) {
+            for (out, from) in out.iter_mut().zip(from) {
+                *out = lanes.map(|lane| from[lane as usize]);
+            }
+        }
+
+        $(#[$features])?
+        fn grouped_2x1_scalar(
+            args: &GroupedArgs<'_>,
+            pixels: Range<usize>,
+            out: &mut [&mut [Block]],
+            scratch: &mut [Block],
+        ) {
+            let parts = Parts {
+                tiles: &[grouped_tile_scalar::<1>, grouped_tile_scalar::<2>],
+                spread: spread_scalar,
+                finish: epilogue_scalar,
+            };
+            grouped::run(&parts, args, pixels, out, scratch);
+        }
+
+        $(#[$features])?
+        fn depthwise_scalar(args: &DepthwiseArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
+            let any: &[_] = &[depthwise_any_scalar::<1>, depthwise_any_scalar::<2>];
+            depthwise::run(&Strips { windows: &[], any, finish: epilogue_scalar }, args, pixels, out);
+        }
+
         $(#[$features])?
         pub(crate) fn kernels() -> Kernels {
             Kernels {
@@ -231,6 +259,8 @@ macro_rules! scalar_table {
                     copy_loop: copy_loop_scalar,
                 },
                 direct: ConvKernel { name: "direct_2x1_scalar", run: direct_2x1_scalar },
+                grouped: kernel!(grouped_2x1_scalar),
+                depthwise: kernel!(depthwise_scalar),
                 activate: kernel!(activate_scalar),
                 activate_in_place: kernel!(activate_in_place_scalar),
                 binary: kernel!(binary_scalar),
@@ -241,6 +271,8 @@ macro_rules! scalar_table {
                 winograd: winograd_kernels!(scalar:
                     winograd_input_scalar, winograd_weights_scalar, winograd_multiply_scalar, winograd_output_scalar,
                     epilogue_scalar),
+                softmax: kernel!(softmax_scalar),
+                lrn: kernel!(lrn_scalar),
                 pool: kernel!(pool_scalar),
                 maxmin_pool: kernel!(maxmin_pool_scalar),
                 global_pool: kernel!(global_pool_scalar),

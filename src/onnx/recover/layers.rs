@@ -28,9 +28,8 @@ pub(super) fn max_min(view: &View, at: usize) -> Option<Found> {
         return Some(Found::Rewrite(vec![Change::new(at, Op::MaxMin { order }, vec![x.into()])]));
     }
     if halves(view, node).is_some() {
-        let mut readers = view.graph.nodes.iter().filter(|reader| reader.inputs.contains(&node.output));
-        let rectified = readers.any(|reader| reader.op == Op::Unary(Activation::Relu));
-        return (!rectified).then(|| Found::Missed("no ReLU reads x and -x side by side".to_owned()));
+        // Where a ReLU follows, it says more.
+        return Some(Found::Missed("no ReLU follows x and -x side by side".to_owned()));
     }
     // concat(relu(x), relu(-x))
     let &[a, b] = concat_inputs(node)?;

@@ -4,17 +4,17 @@ use std::ops::Range;
 
 use sinew_kernels::LANES;
 use sinew_kernels::activation::Activation;
-use sinew_kernels::conv::ConvGeometry;
 use sinew_kernels::conv::winograd::{WeightForm, WinogradTile};
+use sinew_kernels::conv::{ConvGeometry, grouped, im2col};
 use sinew_kernels::{Block, isa};
 
-use super::{Builder, image_strides, node_error, strided};
+use super::{Builder, node_error, strided};
 use crate::error::Result;
 use crate::graph::{Conv, Node, Op, ValueId};
 use crate::plan::choose::{self, Algorithm, Choice, ConvShape, fragment};
 use crate::plan::layout::{Blocked, pack_channels};
-use crate::plan::pack::{Filters, pack_depthwise};
-use crate::plan::step::{ConvWork, Place, PlainConvWork, Step, View, Work};
+use crate::plan::pack::{Filters, pack_depthwise, pack_grouped};
+use crate::plan::step::{ConvWork, Place, Step, View, Work};
 use crate::run::parallel::{Along, Cut};
 
 /// Multiply-accumulates that are worth another thread: some 10 us, several times what it costs to hand them over.
@@ -53,12 +53,6 @@ impl<'g> Builder<'g> {
         let Op::Conv(conv) = &node.op else { return false };
         let (input, output) = (self.graph.shape(node.inputs[0]), self.graph.shape(node.output));
         conv.groups > 1 && conv.groups == input[1] && conv.groups == output[1]
-    }
-
-    /// Whether a node is a convolution that reads its input as a plain image.
-    pub(super) fn reads_plain_image(&self, node: &Node) -> bool {
-        let Op::Conv(conv) = &node.op else { return false };
-        conv.groups == 1 && self.graph.shape(node.inputs[0])[1] <= choose::PLAIN_IMAGE_CHANNELS
     }
 
     pub(super) fn convolution(&mut self, node: &'g Node, conv: &Conv) -> Result<()> {
@@ -123,18 +117,12 @@ impl<'g> Builder<'g> {
             out_channels,
             groups_are_blocks: group_channels.iter().all(|channels| channels % LANES == 0)
                 && parts_are_blocks,
-            plain_input: self.blocked[x.0].is_none()
-                && self.graph.shape(x).len() == 4
-                && self.strided_source(x).is_some(),
         };
         if let Some(choice) = choose::choose_fragments(&shape, self.options) {
             return self.fragments(layer, group_channels, choice);
         }
         let choice = choose::choose(&shape, self.options);
-        match choice.algorithm {
-            Algorithm::PlainImage => self.plain_image(layer, choice.why),
-            algorithm => self.blocked_layer(layer, group_channels, algorithm, choice.why),
-        }
+        self.blocked_layer(layer, group_channels, choice.algorithm, choice.why)
     }
 
     fn weights_of(&self, layer: &Layer<'g>) -> Result<(&'g [f32], &'g [f32])> {
@@ -154,38 +142,6 @@ impl<'g> Builder<'g> {
             return Ok(Some(view));
         }
         self.repack(&layer.node.name, view, output.layout.parts.clone()).map(Some)
-    }
-
-    fn plain_image(&mut self, layer: Layer<'g>, why: String) -> Result<()> {
-        let node = layer.node;
-        let (weights, bias) = self.weights_of(&layer)?;
-        let Some((input, strides)) = self.strided_source(node.inputs[0]) else {
-            return Err(node_error(node, "its input is not plain"));
-        };
-        let output = self.make_blocked(node.output);
-        let residual = self.residual_of(&layer, &output)?;
-        let channels = self.graph.shape(node.inputs[0])[1];
-        let taps = layer.geometry.taps();
-        let filters = Filters { values: weights, outputs: output.layout.channels(), channels, taps };
-        let packed = filters.pack_by_channel();
-        let (weights, bias) =
-            (self.push_weights(&packed), self.push_weights(&pack_channels(bias, &output.layout)));
-        let cut =
-            self.cut_conv(layer.macs, &output.layout, 1, Along::Pixels { unit: layer.geometry.out_width });
-        let work = Work::PlainConv(Box::new(PlainConvWork {
-            geometry: layer.geometry,
-            channels,
-            strides: image_strides(&strides),
-            input,
-            output,
-            residual,
-            weights_per_block: channels * taps,
-            weights,
-            bias,
-            before: layer.before,
-            after: layer.after,
-        }));
-        self.push_conv(&layer, work, (Algorithm::PlainImage, why), layer.macs, cut, 0)
     }
 
     fn blocked_layer(
@@ -295,6 +251,7 @@ impl<'g> Builder<'g> {
         let lanes = layout.lanes();
         let packed = match algorithm {
             Algorithm::Depthwise => pack_depthwise(weights, taps, input),
+            Algorithm::Grouped => pack_grouped(weights, output.channels(), channels, taps),
             _ => {
                 let per_group = (outputs * channels * taps).max(1);
                 let pack = |values| Filters { values, outputs, channels, taps }.pack_by_block(&layout);
@@ -329,7 +286,7 @@ impl<'g> Builder<'g> {
         // The larger operand is the one to share out.
         let many_weights = packed.weights.len() > input.layout.image_blocks();
         let along = match algorithm {
-            Algorithm::Dense | Algorithm::Depthwise => Along::Blocks { unit: 1 },
+            Algorithm::Dense | Algorithm::Depthwise | Algorithm::Grouped => Along::Blocks { unit: 1 },
             Algorithm::Winograd(..) if many_weights => Along::Blocks { unit: 4 },
             Algorithm::Winograd(tile, _) => Along::Pixels { unit: tile.output * geometry.out_width },
             _ if many_weights => Along::Blocks { unit: 2 },
@@ -345,6 +302,8 @@ impl<'g> Builder<'g> {
                 let blocks = [packed.lanes.len(), outputs.div_ceil(LANES)];
                 self.winograd_scratch(tile, form, &geometry, transformed, blocks)
             }
+            Algorithm::Grouped => grouped::scratch_blocks(&geometry, channels),
+            Algorithm::Im2col => im2col::scratch_blocks(&geometry, &packed.lanes, 4 * self.options.l1_bytes),
             _ => 0,
         };
         let work = Work::Conv(Box::new(ConvWork {
@@ -403,7 +362,6 @@ impl<'g> Builder<'g> {
     ) -> Result<()> {
         let weights_bytes = match &work {
             Work::Conv(conv) => conv.weights.len() as u64 * 64,
-            Work::PlainConv(conv) => conv.weights.len() as u64 * 64,
             _ => 0,
         };
         self.push_step(Step {

@@ -190,7 +190,11 @@ impl<'g> Builder<'g> {
             let input = self.blocks_of(id)?;
             let input = self.one_part(&node.name, input)?;
             let output = self.make_blocked(node.output);
-            return self.push(node.name.clone(), Work::Softmax { input, output }, "over channels");
+            return self.push(
+                node.name.clone(),
+                Work::Softmax { lanes: input.layout.lanes(), input, output },
+                "over channels",
+            );
         }
         // Rows along the axis, as channels of single pixels.
         let rows = shape.iter().product::<usize>() / shape[axis].max(1);
@@ -217,14 +221,14 @@ impl<'g> Builder<'g> {
             View { place, skip: 0, batch_stride: stride, layout: layout.clone() }
         });
         let strides = image_strides(&[shape[axis], 1]);
+        self.push(node.name.clone(), Work::pack(sorted, strides, input.clone()), "rows as channels")?;
         self.push(
             node.name.clone(),
-            Work::Pack { from: sorted, strides, to: input.clone() },
-            "rows as channels",
+            Work::Softmax { lanes: layout.lanes(), input, output: output.clone() },
+            "over channels",
         )?;
-        self.push(node.name.clone(), Work::Softmax { input, output: output.clone() }, "over channels")?;
         let to = self.make_plain(sorted.len);
-        self.push(node.name.clone(), Work::Unpack { from: output, to, strides }, "to row-major order")?;
+        self.push(node.name.clone(), Work::unpack(output, to, strides), "to row-major order")?;
         if axis + 1 == shape.len() {
             self.plain[node.output.0] = Some(to);
             return Ok(());
@@ -271,7 +275,7 @@ impl<'g> Builder<'g> {
             let to = self.plain_target(node.output);
             return self.push(
                 node.name.clone(),
-                Work::Unpack { from, to, strides: image_strides(&strides) },
+                Work::unpack(from, to, image_strides(&strides)),
                 "to row-major order",
             );
         }
@@ -339,8 +343,7 @@ impl<'g> Builder<'g> {
                 return Ok(());
             }
             let to = self.make_blocked(node.output);
-            let copy =
-                Work::CopyChannels { from: view, to, from_channel: start[1], to_channel: 0, count: size[1] };
+            let copy = Work::copy_channels(view, to, start[1], size[1]);
             return self.push(node.name.clone(), copy, "channels that start inside a block");
         }
         let from = self.plain_of(id)?;

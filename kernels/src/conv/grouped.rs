@@ -1,0 +1,239 @@
+//! Convolution with groups that are no whole blocks (4 or 8 channels a group, multipliers, any number), without
+//! computing zeros.
+//!
+//! Output lane `l` of a block reads the `cin` input channels of its own group. A row of the input is spread once into
+//! `cin` copies, the j-th of which has in lane `l` the j-th channel of lane `l`'s group; after that every tap is one
+//! plain multiply-add of whole blocks:
+//!
+//! ```text
+//! scratch   [ring of rows][j][padded row][16]      zeros left and right of the image
+//! weights   [output block][tap row][tap column][j][16]
+//! ```
+//!
+//! Order of a sum: tap row, tap column, j. Tap rows outside the image are left out; a tap column outside counts as a
+//! product with zero.
+
+use core::ops::Range;
+
+use super::ConvGeometry;
+use crate::epilogue::{Epilogue, Finish, Tail};
+use crate::simd::Simd;
+use crate::{Block, LANES};
+
+/// `out` has one slice per output block, each the pixels of the range: whole rows.
+pub type GroupedFn =
+    fn(args: &GroupedArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]], scratch: &mut [Block]);
+
+/// One image, a run of output blocks.
+#[derive(Clone, Copy, Debug)]
+pub struct GroupedArgs<'a> {
+    /// The sizes.
+    pub geometry: ConvGeometry,
+    /// Channels of a group, in the input and in the output.
+    pub channels: [usize; 2],
+    /// Groups.
+    pub groups: usize,
+    /// All blocks of the image, channel `c` in lane `c % 16` of block `c / 16`.
+    pub input: &'a [Block],
+    /// The first output block that is computed: that of `weights` and of the epilogue's operands.
+    pub first_block: usize,
+    /// From the first output block on.
+    pub weights: &'a [Block],
+    /// From the first output block on.
+    pub epilogue: Epilogue<'a>,
+}
+
+/// Pixels of a row with its zeros.
+fn padded_width(g: &ConvGeometry) -> usize {
+    (g.out_width.max(1) - 1) * g.stride[1] + (g.kernel[1] - 1) * g.dilation[1] + 1
+}
+
+/// Rows that are kept.
+fn ring(g: &ConvGeometry) -> usize {
+    (g.kernel[0] - 1) * g.dilation[0] + 1
+}
+
+/// Scratch that a call needs: `channels` are those of a group of the input.
+pub fn scratch_blocks(geometry: &ConvGeometry, channels: usize) -> usize {
+    ring(geometry) * channels * padded_width(geometry)
+}
+
+/// Computes a fixed number of pixels of one row, from pixel `first` on; `at` is where that is in the slice of `out`.
+pub(crate) type TileFn = fn(row: &Row<'_>, first: usize, at: usize, out: &mut [&mut [Block]]);
+
+/// The rows that one output row of one block reads.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Row<'a> {
+    /// `[ring slot][j][padded row]`.
+    rows: &'a [Block],
+    /// `[tap row][tap column][j]`.
+    weights: &'a [Block],
+    /// First and last but one tap row inside the image.
+    taps: (usize, usize),
+    /// Input row of tap row 0, which may lie above the image.
+    top: isize,
+    geometry: ConvGeometry,
+    channels: usize,
+    width: usize,
+    tail: Tail<'a>,
+    /// The row's first pixel in the output.
+    pixel: usize,
+}
+
+/// The entry points of one instruction set: tiles of 1 to `tiles.len()` pixels, and the second pass.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Parts<'a> {
+    pub(crate) tiles: &'a [TileFn],
+    pub(crate) spread: SpreadFn,
+    pub(crate) finish: Finish,
+}
+
+/// `out[i]` has in lane `l` lane `lanes[l]` of `from[i]`, which lies in the same quarter of the block. Written by hand
+/// for each instruction set: a permutation that stays within 128 bits is one instruction on all of them.
+pub(crate) type SpreadFn = fn(from: &[Block], lanes: &[u32; LANES], out: &mut [Block]);
+
+/// Where lane `l` of the j-th copy comes from: input block and lane. Dead lanes repeat the last group.
+fn sources(args: &GroupedArgs<'_>, block: usize, j: usize) -> [(usize, usize); LANES] {
+    let [cin, cout] = args.channels;
+    core::array::from_fn(|lane| {
+        let group = ((block * LANES + lane) / cout).min(args.groups - 1);
+        let channel = group * cin + j;
+        (channel / LANES, channel % LANES)
+    })
+}
+
+/// Writes the copies of input row `y` for output block `block`.
+fn expand(parts: &Parts<'_>, args: &GroupedArgs<'_>, block: usize, y: usize, copies: &mut [Block]) {
+    let g = &args.geometry;
+    let width = padded_width(g);
+    // The part of the padded row that is the image.
+    let first = g.pad_left.min(width);
+    let last = (g.pad_left + g.in_width).min(width);
+    for (j, copy) in copies.chunks_exact_mut(width).enumerate() {
+        copy[..first].fill([0.0; LANES]);
+        copy[last..].fill([0.0; LANES]);
+        let sources = sources(args, block, j);
+        let row = |block: usize| &args.input[block * g.in_pixels() + y * g.in_width..][..last - first];
+        let near = sources.iter().enumerate().all(|(lane, &(from, at))| from == block && at / 4 == lane / 4);
+        if near {
+            let lanes = sources.map(|(_, lane)| lane as u32);
+            (parts.spread)(row(block), &lanes, &mut copy[first..last]);
+            continue;
+        }
+        for (lane, (from, at)) in sources.into_iter().enumerate() {
+            for (copy, pixel) in copy[first..last].iter_mut().zip(row(from)) {
+                copy[lane] = pixel[at];
+            }
+        }
+    }
+}
+
+/// Computes `pixels` of all output blocks in `out`.
+pub(crate) fn run(
+    parts: &Parts<'_>,
+    args: &GroupedArgs<'_>,
+    pixels: Range<usize>,
+    out: &mut [&mut [Block]],
+    scratch: &mut [Block],
+) {
+    let g = &args.geometry;
+    let [cin, _] = args.channels;
+    let (width, ring) = (padded_width(g), ring(g));
+    let per_block = g.taps() * cin;
+    assert!(pixels.start.is_multiple_of(g.out_width) && pixels.end.is_multiple_of(g.out_width), "whole rows");
+    assert!(pixels.end <= g.out_pixels(), "pixels of the output");
+    assert_eq!(
+        args.input.len(),
+        (args.groups * cin).div_ceil(LANES) * g.in_pixels(),
+        "input blocks times pixels"
+    );
+    let blocks = args.epilogue.blocks(out.len());
+    assert!(args.weights.len() >= blocks * per_block, "weights of every output block");
+    assert!(args.epilogue.bias.len() >= blocks, "bias of every output block");
+    let plane = g.out_pixels();
+    let rows = &mut scratch[..ring * cin * width];
+    for block in 0..blocks {
+        let weights = &args.weights[block * per_block..][..per_block];
+        let epilogue = args.epilogue.from_block(block, plane);
+        let mut next = 0; // the first input row that is not in the ring yet
+        for y in pixels.start / g.out_width..pixels.end / g.out_width {
+            let top = (y * g.stride[0]) as isize - g.pad_top as isize;
+            let inside = |tap: usize| {
+                let row = top + (tap * g.dilation[0]) as isize;
+                row >= 0 && row < g.in_height as isize
+            };
+            let first = (0..g.kernel[0]).find(|&tap| inside(tap)).unwrap_or(0);
+            let last = (first..g.kernel[0]).find(|&tap| !inside(tap)).unwrap_or(g.kernel[0]);
+            if first < last {
+                // Rows between the taps of a dilated window are those of later windows.
+                let begin = top.max(0) as usize;
+                let end = (top + ((last - 1) * g.dilation[0]) as isize) as usize + 1;
+                for row in next.max(begin)..end {
+                    let copies = &mut rows[row % ring * cin * width..][..cin * width];
+                    expand(parts, args, args.first_block + block, row, copies);
+                }
+                next = next.max(end);
+            }
+            let row = Row {
+                rows,
+                weights,
+                taps: (first, last),
+                top,
+                geometry: *g,
+                channels: cin,
+                width,
+                tail: epilogue.tail(),
+                pixel: y * g.out_width,
+            };
+            let at = y * g.out_width - pixels.start;
+            let tiles = g.out_width.div_ceil(parts.tiles.len());
+            for tile in 0..tiles {
+                // even tiles
+                let (from, to) = (g.out_width * tile / tiles, g.out_width * (tile + 1) / tiles);
+                (parts.tiles[to - from - 1])(&row, from, at + from, &mut out[block..block + 1]);
+            }
+        }
+    }
+    args.epilogue.finish(parts.finish, 0..blocks, (plane, pixels.start), (0, pixels.len()), out);
+}
+
+/// `M` pixels of one output block.
+#[inline(always)]
+pub(crate) fn tile<S: Simd, const M: usize>(
+    simd: S,
+    row: &Row<'_>,
+    first: usize,
+    at: usize,
+    out: &mut [&mut [Block]],
+) {
+    let g = &row.geometry;
+    let mut sums = [simd.splat(0.0); M];
+    let ring = ring(g);
+    let stride = g.stride[1];
+    for tap in row.taps.0..row.taps.1 {
+        let y = (row.top + (tap * g.dilation[0]) as isize) as usize;
+        let copies = &row.rows[y % ring * row.channels * row.width..][..row.channels * row.width];
+        let weights = &row.weights[tap * g.kernel[1] * row.channels..][..g.kernel[1] * row.channels];
+        for (column, weights) in weights.chunks_exact(row.channels).enumerate() {
+            let start = first * stride + column * g.dilation[1];
+            for (weight, copy) in weights.iter().zip(copies.chunks_exact(row.width)) {
+                let w = simd.load(weight);
+                let window = &copy[start..start + (M - 1) * stride + 1];
+                if let (1, Some(window)) = (stride, window.first_chunk::<M>()) {
+                    for (sum, x) in sums.iter_mut().zip(window) {
+                        *sum = simd.mul_add(simd.load(x), w, *sum);
+                    }
+                } else {
+                    for (sum, x) in sums.iter_mut().zip(window.iter().step_by(stride)) {
+                        *sum = simd.mul_add(simd.load(x), w, *sum);
+                    }
+                }
+            }
+        }
+    }
+    let sums = sums.map(
+        #[inline(always)]
+        |sum| [sum],
+    );
+    row.tail.store::<S, M, 1>(simd, sums, (g.out_pixels(), row.pixel + first), at, out);
+}

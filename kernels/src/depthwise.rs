@@ -1,0 +1,310 @@
+//! Depthwise convolution: every channel with a filter of its own.
+//!
+//! ```text
+//! input     [block][in_height][in_width][16]
+//! weights   [block][tap row][tap column][16]
+//! output    one slice per block, each the pixels of `pixels`, [pixel][16]
+//! ```
+//!
+//! Order of a sum: from +0, tap row, tap column. Taps outside the image are left out.
+//!
+//! A tile is P pixels of one output row. Each input pixel under a tap row is loaded once and meets all weights of
+//! up to three taps, which are in registers: the loads would be the limit otherwise, one per product.
+
+use core::ops::Range;
+
+use crate::Block;
+use crate::conv::ConvGeometry;
+use crate::epilogue::{Epilogue, Finish};
+use crate::simd::{Simd, unroll};
+
+/// `out` has one slice per block, each the pixels of the range, which are whole rows; with MaxMin, then the same
+/// again.
+pub type DepthwiseFn = fn(args: &DepthwiseArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]);
+
+/// One image, a run of blocks. Dead lanes may hold anything.
+#[derive(Clone, Copy, Debug)]
+pub struct DepthwiseArgs<'a> {
+    /// The sizes.
+    pub geometry: ConvGeometry,
+    /// `[block][pixel]`, starting at the first block that is computed.
+    pub input: &'a [Block],
+    /// `[block][tap]`, starting at the first block that is computed.
+    pub weights: &'a [Block],
+    /// Bias and residual start at the first block that is computed.
+    pub epilogue: Epilogue<'a>,
+}
+
+impl DepthwiseArgs<'_> {
+    fn check(&self, pixels: &Range<usize>, out: &[&mut [Block]]) {
+        let geometry = &self.geometry;
+        let blocks = self.epilogue.blocks(out.len());
+        assert!(self.input.len() >= blocks * geometry.in_pixels(), "input of every output block");
+        assert!(self.weights.len() >= blocks * geometry.taps(), "weights of every output block");
+        assert!(self.epilogue.bias.len() >= blocks, "bias of every output block");
+        assert!(pixels.start <= pixels.end && pixels.end <= geometry.out_pixels(), "pixels of the output");
+        let is_whole = |pixel: usize| geometry.out_width > 0 && pixel.is_multiple_of(geometry.out_width);
+        assert!(is_whole(pixels.start) && is_whole(pixels.end), "whole rows of the output");
+        assert!(out.iter().all(|out| out.len() == pixels.len()), "a slice holds the pixels of the range");
+        if let Some(residual) = self.epilogue.residual {
+            assert!(residual.len() >= blocks * geometry.out_pixels(), "residual of every output block");
+        }
+    }
+}
+
+/// Tiles side by side in some rows of one block: what a [`StripFn`] computes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Strip<'a> {
+    geometry: ConvGeometry,
+    /// The block's plane.
+    input: &'a [Block],
+    /// The block's taps.
+    weights: &'a [Block],
+    bias: &'a Block,
+    /// The residual of the rows that are computed.
+    residual: Option<&'a [Block]>,
+    /// See [`crate::activation::Activation::as_clamp`].
+    clamp: (f32, f32, f32),
+    /// First row in the output.
+    y: usize,
+    /// First column in the output.
+    x: usize,
+    tiles: usize,
+}
+
+/// Computes tiles of a fixed number of pixels; `out` is whole rows.
+pub(crate) type StripFn = fn(strip: &Strip<'_>, out: &mut [Block]);
+
+/// The tiles of one instruction set: of each list, entry `m - 1` computes tiles of `m` pixels.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Strips<'a> {
+    /// Kernel size, stride, tiles.
+    pub(crate) windows: &'a [(usize, usize, &'a [StripFn])],
+    /// For all other windows.
+    pub(crate) any: &'a [StripFn],
+    pub(crate) finish: Finish,
+}
+
+/// The [`Strips`] of one instruction set, from its entry points: the windows of MobileNet, EfficientNet and ConvNeXt
+/// in tiles of 1, 2, ... pixels as listed.
+macro_rules! strips {
+    ($strip:ident, $any:ident, $finish:ident; $($pixels:literal)*) => {
+        crate::depthwise::Strips {
+            windows: &[
+                (3, 1, &[$($strip::<3, 1, $pixels>),*]),
+                (3, 2, &[$($strip::<3, 2, $pixels>),*]),
+                (5, 1, &[$($strip::<5, 1, $pixels>),*]),
+                (5, 2, &[$($strip::<5, 2, $pixels>),*]),
+                (7, 1, &[$($strip::<7, 1, $pixels>),*]),
+            ],
+            any: &[$($any::<$pixels>),*],
+            finish: $finish,
+        }
+    };
+}
+#[allow(unused_imports, reason = "used by each instruction set that has registers to fill")]
+pub(crate) use strips;
+
+/// Pixels of a block after which the second pass of the epilogue runs: 8 KB, which are in the first-level cache
+/// still.
+const FINISH_PIXELS: usize = 128;
+
+/// Computes `pixels` of all blocks in `out`.
+pub(crate) fn run(
+    strips: &Strips<'_>,
+    args: &DepthwiseArgs<'_>,
+    pixels: Range<usize>,
+    out: &mut [&mut [Block]],
+) {
+    args.check(&pixels, out);
+    let geometry = &args.geometry;
+    let (width, plane) = (geometry.out_width, geometry.out_pixels());
+    let window = strips.windows.iter().find(|(kernel, stride, _)| {
+        geometry.kernel == [*kernel; 2] && geometry.stride == [*stride; 2] && geometry.dilation == [1, 1]
+    });
+    let tiles = window.map_or(strips.any, |(_, _, tiles)| tiles);
+    let rows_at_once =
+        if args.epilogue.has_rest() { FINISH_PIXELS.div_ceil(width) * width } else { pixels.len() };
+    for block in 0..args.epilogue.blocks(out.len()) {
+        let tail = args.epilogue.tail();
+        let mut first = pixels.start;
+        while first < pixels.end {
+            let len = rows_at_once.min(pixels.end - first);
+            let at = first - pixels.start;
+            let mut strip = Strip {
+                geometry: *geometry,
+                input: &args.input[block * geometry.in_pixels()..][..geometry.in_pixels()],
+                weights: &args.weights[block * geometry.taps()..][..geometry.taps()],
+                bias: tail.bias(block),
+                residual: tail.residual(block, plane, first, len),
+                clamp: tail.clamp(),
+                y: first / width,
+                x: 0,
+                tiles: 0,
+            };
+            for (m, count) in split(width, tiles.len()) {
+                if count > 0 {
+                    strip.tiles = count;
+                    tiles[m - 1](&strip, &mut out[block][at..at + len]);
+                    strip.x += count * m;
+                }
+            }
+            args.epilogue.finish(strips.finish, block..block + 1, (plane, first), (at, len), out);
+            first += len;
+        }
+    }
+}
+
+/// The tap rows of output row `y` that lie in the image, and where the first one is.
+#[inline(always)]
+fn tap_rows(geometry: &ConvGeometry, y: usize) -> (Range<usize>, usize) {
+    let (start, dilation) = (y * geometry.stride[0], geometry.dilation[0]);
+    let first = geometry.pad_top.saturating_sub(start).div_ceil(dilation);
+    let end = (geometry.pad_top + geometry.in_height).saturating_sub(start).div_ceil(dilation);
+    let end = end.min(geometry.kernel[0]);
+    if first < end { (first..end, start + first * dilation - geometry.pad_top) } else { (0..0, 0) }
+}
+
+/// Tiles of `P` pixels, for windows of `K` x `K` taps `STRIDE` apart, without dilation.
+#[inline(always)]
+pub(crate) fn strip<S: Simd, const K: usize, const STRIDE: usize, const P: usize>(
+    simd: S,
+    strip: &Strip<'_>,
+    out: &mut [Block],
+) {
+    let in_width = strip.geometry.in_width;
+    let columns = (P - 1) * STRIDE + K;
+    for (row, out) in out.chunks_exact_mut(strip.geometry.out_width).enumerate() {
+        let (taps, in_row) = tap_rows(&strip.geometry, strip.y + row);
+        let weights = &strip.weights.as_chunks::<K>().0[taps.clone()];
+        let input = &strip.input[in_row * in_width..][..taps.len() * in_width];
+        for tile in 0..strip.tiles {
+            let x = strip.x + tile * P;
+            // wraps to beyond the row where the tile starts left of it
+            let first = (x * STRIDE).wrapping_sub(strip.geometry.pad_left);
+            let mut sums = [simd.splat(0.0); P];
+            if first < in_width && columns <= in_width - first {
+                for (row, weights) in input.chunks_exact(in_width).zip(weights) {
+                    let row = &row[first..][..columns];
+                    sums = tap_row::<S, K, STRIDE, P, false>(simd, sums, row, 0, weights);
+                }
+            } else {
+                for (row, weights) in input.chunks_exact(in_width).zip(weights) {
+                    sums = tap_row::<S, K, STRIDE, P, true>(simd, sums, row, first, weights);
+                }
+            }
+            let at = row * strip.geometry.out_width + x;
+            let residual = strip.residual.map(|residual| &residual[at..][..P]);
+            store(simd, strip, sums, residual, &mut out[x..][..P]);
+        }
+    }
+}
+
+/// Bias, residual and clamp.
+#[inline(always)]
+fn store<S: Simd, const P: usize>(
+    simd: S,
+    strip: &Strip<'_>,
+    mut sums: [S::Vector; P],
+    residual: Option<&[Block]>,
+    out: &mut [Block],
+) {
+    let bias = simd.load(strip.bias);
+    unroll!(i < P <= 16, { sums[i] = simd.add(sums[i], bias) });
+    if let Some(residual) = residual {
+        unroll!(i < P <= 16, { sums[i] = simd.add(sums[i], simd.load(&residual[i])) });
+    }
+    let (low, high, zero) = strip.clamp;
+    let (low, high, zero) = (simd.splat(low), simd.splat(high), simd.splat(zero));
+    unroll!(i < P <= 16, { simd.store(&mut out[i], simd.add(simd.clamp(sums[i], low, high), zero)) });
+}
+
+/// One tap row: three taps at a time, which is as many as fit in registers beside the sums.
+#[inline(always)]
+fn tap_row<S: Simd, const K: usize, const STRIDE: usize, const P: usize, const EDGE: bool>(
+    simd: S,
+    mut sums: [S::Vector; P],
+    row: &[Block],
+    first: usize,
+    weights: &[Block; K],
+) -> [S::Vector; P] {
+    unroll!(group < K <= 16, {
+        let tap = group * 3;
+        if tap + 3 <= K {
+            sums = taps::<S, 3, STRIDE, P, EDGE>(simd, sums, row, first.wrapping_add(tap), &weights[tap..]);
+        } else if tap + 2 == K {
+            sums = taps::<S, 2, STRIDE, P, EDGE>(simd, sums, row, first.wrapping_add(tap), &weights[tap..]);
+        } else if tap + 1 == K {
+            sums = taps::<S, 1, STRIDE, P, EDGE>(simd, sums, row, first.wrapping_add(tap), &weights[tap..]);
+        }
+    });
+    sums
+}
+
+/// `K` taps of one row: column `c` of the row from `first` on is tap `t` of pixel `(c - t) / STRIDE`. Where the
+/// tile is at an edge, columns outside of the row are left out.
+#[inline(always)]
+fn taps<S: Simd, const K: usize, const STRIDE: usize, const P: usize, const EDGE: bool>(
+    simd: S,
+    mut sums: [S::Vector; P],
+    row: &[Block],
+    first: usize,
+    weights: &[Block],
+) -> [S::Vector; P] {
+    let mut w = [simd.splat(0.0); K];
+    unroll!(t < K <= 4, { w[t] = simd.load(&weights[t]) });
+    unroll!(c < 32, {
+        if c < (P - 1) * STRIDE + K {
+            let x = if EDGE { row.get(first.wrapping_add(c)) } else { Some(&row[first + c]) };
+            if let Some(x) = x {
+                let x = simd.load(x);
+                unroll!(t < K <= 4, {
+                    if c >= t && (c - t) % STRIDE == 0 && (c - t) / STRIDE < P {
+                        let i = (c - t) / STRIDE;
+                        sums[i] = simd.mul_add(x, w[t], sums[i]);
+                    }
+                });
+            }
+        }
+    });
+    sums
+}
+
+/// Tiles of `P` pixels, for any window.
+#[inline(always)]
+pub(crate) fn strip_of_any<S: Simd, const P: usize>(simd: S, strip: &Strip<'_>, out: &mut [Block]) {
+    let ConvGeometry { in_width, out_width, kernel, stride, dilation, pad_left, .. } = strip.geometry;
+    for (row, out) in out.chunks_exact_mut(out_width).enumerate() {
+        let (taps, in_row) = tap_rows(&strip.geometry, strip.y + row);
+        for tile in 0..strip.tiles {
+            let x = strip.x + tile * P;
+            let mut sums = [simd.splat(0.0); P];
+            for tap_row in taps.clone() {
+                let y = in_row + (tap_row - taps.start) * dilation[0];
+                let input = &strip.input[y * in_width..][..in_width];
+                let weights = &strip.weights[tap_row * kernel[1]..][..kernel[1]];
+                for (tap, w) in weights.iter().enumerate() {
+                    let w = simd.load(w);
+                    // wraps to beyond the row where the tap is left of it
+                    let first = (x * stride[1] + tap * dilation[1]).wrapping_sub(pad_left);
+                    unroll!(i < P <= 16, {
+                        if let Some(x) = input.get(first.wrapping_add(i * stride[1])) {
+                            sums[i] = simd.mul_add(simd.load(x), w, sums[i]);
+                        }
+                    });
+                }
+            }
+            let at = row * out_width + x;
+            let residual = strip.residual.map(|residual| &residual[at..][..P]);
+            store(simd, strip, sums, residual, &mut out[x..][..P]);
+        }
+    }
+}
+
+/// Splits `pixels` into tiles of at most `widest`, as even as can be: two sizes one apart, each with its count.
+fn split(pixels: usize, widest: usize) -> [(usize, usize); 2] {
+    let tiles = pixels.div_ceil(widest);
+    let m = pixels.div_ceil(tiles);
+    let wide = pixels - tiles * (m - 1);
+    [(m, wide), (m - 1, tiles - wide)]
+}

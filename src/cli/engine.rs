@@ -1,0 +1,77 @@
+//! The options that every command with a model has: what it runs on and how.
+
+use clap::Args;
+use sinew::plan::{Family, Io, PlanOptions, Winograd};
+use sinew::{Isa, SessionOptions};
+
+/// Threads, instruction set, algorithms, and the form of the answer.
+#[derive(Args)]
+pub(super) struct EngineArguments {
+    /// Threads that large steps are split over
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: u16,
+    /// Instruction set: scalar, avx2, avx512 or neon [default: SINEW_ISA, else the best there is]
+    #[arg(long, value_name = "ISA", value_parser = isa)]
+    isa: Option<Isa>,
+    /// Algorithm for every convolution that it serves: direct, im2col or winograd
+    #[arg(long, value_name = "ALGORITHM", value_parser = family)]
+    conv: Option<Family>,
+    /// Winograd tiles that may be chosen: off, 2, 4 or 6 [default: by shape]
+    #[arg(long, value_name = "TILE", value_parser = winograd)]
+    winograd: Option<Winograd>,
+    /// Keep weights as they are in the file and transform them in each run: slower, without any growth
+    #[arg(long)]
+    compact_weights: bool,
+    /// A pass or a recovered form that is left out; repeatable, `sinew plan` lists those that apply
+    #[arg(long, value_name = "NAME")]
+    pub(super) without: Vec<String>,
+    /// Print one JSON object and nothing else
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+impl EngineArguments {
+    pub(super) fn threads(&self) -> usize {
+        usize::from(self.threads)
+    }
+
+    pub(super) fn isa(&self) -> Option<Isa> {
+        self.isa
+    }
+
+    pub(super) fn plan_options(&self, io: Io) -> PlanOptions {
+        PlanOptions {
+            threads: self.threads(),
+            conv: self.conv,
+            winograd: self.winograd.unwrap_or(Winograd::Auto),
+            compact_weights: self.compact_weights,
+            io,
+            ..PlanOptions::default()
+        }
+    }
+
+    pub(super) fn session_options(&self) -> SessionOptions {
+        SessionOptions { isa: self.isa }
+    }
+}
+
+fn isa(name: &str) -> Result<Isa, String> {
+    name.parse().map_err(|error: sinew_kernels::isa::UnknownIsa| error.to_string())
+}
+
+fn family(name: &str) -> Result<Family, String> {
+    [Family::Direct, Family::Im2col, Family::Winograd]
+        .into_iter()
+        .find(|family| family.name() == name)
+        .ok_or_else(|| "expected direct, im2col or winograd".into())
+}
+
+fn winograd(tile: &str) -> Result<Winograd, String> {
+    match tile {
+        "off" => Ok(Winograd::Off),
+        "2" => Ok(Winograd::Tile(2)),
+        "4" => Ok(Winograd::Tile(4)),
+        "6" => Ok(Winograd::Tile(6)),
+        _ => Err("expected off, 2, 4 or 6".into()),
+    }
+}

@@ -1,1 +1,0 @@
-//! Each form as exporters write it, and close to it.
