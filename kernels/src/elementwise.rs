@@ -25,6 +25,8 @@ pub type ActivateFn = fn(activation: Activation, input: &[Block], out: &mut [Blo
 pub type ActivateInPlaceFn = fn(activation: Activation, data: &mut [Block]);
 /// `out = after(op(left, right))`.
 pub type BinaryFn = fn(args: &BinaryArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]);
+/// `positive = relu(input)` and `negative = relu(-input)`, of equal lengths.
+pub type MaxMinFn = fn(input: &[Block], positive: &mut [Block], negative: &mut [Block]);
 /// `out = after(input * scale + addend)`.
 pub type ScaleFn = fn(args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]);
 
@@ -201,19 +203,35 @@ fn check_out(plane: usize, pixels: &Range<usize>, out: &[&mut [Block]]) {
     }
 }
 
-/// `out = f(left, right)` and the clamp; one loop for each function.
+/// `op(a, b)`; call it where `op` is known at compile time, or once per number.
+#[inline(always)]
+pub(crate) fn apply_binary<S: Simd>(simd: S, op: BinaryOp, a: S::Vector, b: S::Vector) -> S::Vector {
+    let zero = simd.splat(0.0);
+    match op {
+        BinaryOp::Add => simd.add(a, b),
+        BinaryOp::Sub => simd.sub(a, b),
+        BinaryOp::Mul => simd.mul(a, b),
+        BinaryOp::Div => simd.div(a, b),
+        BinaryOp::Max => simd.add(simd.max(a, b), zero),
+        BinaryOp::Min => simd.add(simd.min(a, b), zero),
+        BinaryOp::PRelu => simd.select_gt(a, zero, a, simd.mul(b, a)),
+    }
+}
+
+/// `out = op(left, right)` and the clamp; one loop for each function.
 #[inline(always)]
 fn zip<S: Simd>(
     simd: S,
+    op: BinaryOp,
     left: &[Block],
     right: &[Block],
     clamp: (f32, f32, f32),
     out: &mut [Block],
-    f: impl Fn(S::Vector, S::Vector) -> S::Vector,
 ) {
     let clamp = Clamp::new(simd, clamp);
     for ((out, left), right) in out.iter_mut().zip(left).zip(right) {
-        simd.store(out, clamp.apply(simd, f(simd.load(left), simd.load(right))));
+        let v = apply_binary(simd, op, simd.load(left), simd.load(right));
+        simd.store(out, clamp.apply(simd, v));
     }
 }
 
@@ -259,69 +277,13 @@ pub(crate) fn binary<S: Simd>(
             let left = operand(&args.left, (block, args.plane), at, out, left_buffer);
             let right = operand(&args.right, (block, args.plane), at, out, right_buffer);
             match args.op {
-                BinaryOp::Add => zip(
-                    simd,
-                    left,
-                    right,
-                    bounds,
-                    out,
-                    #[inline(always)]
-                    |a, b| simd.add(a, b),
-                ),
-                BinaryOp::Sub => zip(
-                    simd,
-                    left,
-                    right,
-                    bounds,
-                    out,
-                    #[inline(always)]
-                    |a, b| simd.sub(a, b),
-                ),
-                BinaryOp::Mul => zip(
-                    simd,
-                    left,
-                    right,
-                    bounds,
-                    out,
-                    #[inline(always)]
-                    |a, b| simd.mul(a, b),
-                ),
-                BinaryOp::Div => zip(
-                    simd,
-                    left,
-                    right,
-                    bounds,
-                    out,
-                    #[inline(always)]
-                    |a, b| simd.div(a, b),
-                ),
-                BinaryOp::Max => zip(
-                    simd,
-                    left,
-                    right,
-                    bounds,
-                    out,
-                    #[inline(always)]
-                    |a, b| simd.add(simd.max(a, b), simd.splat(0.0)),
-                ),
-                BinaryOp::Min => zip(
-                    simd,
-                    left,
-                    right,
-                    bounds,
-                    out,
-                    #[inline(always)]
-                    |a, b| simd.add(simd.min(a, b), simd.splat(0.0)),
-                ),
-                BinaryOp::PRelu => zip(
-                    simd,
-                    left,
-                    right,
-                    bounds,
-                    out,
-                    #[inline(always)]
-                    |a, b| simd.select_gt(a, simd.splat(0.0), a, simd.mul(b, a)),
-                ),
+                BinaryOp::Add => zip(simd, BinaryOp::Add, left, right, bounds, out),
+                BinaryOp::Sub => zip(simd, BinaryOp::Sub, left, right, bounds, out),
+                BinaryOp::Mul => zip(simd, BinaryOp::Mul, left, right, bounds, out),
+                BinaryOp::Div => zip(simd, BinaryOp::Div, left, right, bounds, out),
+                BinaryOp::Max => zip(simd, BinaryOp::Max, left, right, bounds, out),
+                BinaryOp::Min => zip(simd, BinaryOp::Min, left, right, bounds, out),
+                BinaryOp::PRelu => zip(simd, BinaryOp::PRelu, left, right, bounds, out),
             }
             if clamp.is_none() {
                 rest(args.after, out);
@@ -409,5 +371,17 @@ fn map<S: Simd>(
                 simd.store(out, f(i, simd.load(out)));
             }
         }
+    }
+}
+
+/// The algorithm behind every [`MaxMinFn`].
+#[inline(always)]
+pub(crate) fn maxmin<S: Simd>(simd: S, input: &[Block], positive: &mut [Block], negative: &mut [Block]) {
+    assert_eq!(input.len(), positive.len(), "input and output differ in length");
+    assert_eq!(input.len(), negative.len(), "input and output differ in length");
+    for ((x, positive), negative) in input.iter().zip(positive).zip(negative) {
+        let x = simd.load(x);
+        simd.store(positive, simd.relu(x));
+        simd.store(negative, simd.relu(simd.neg(x)));
     }
 }

@@ -24,7 +24,7 @@ use crate::conv::grouped::GroupedFn;
 use crate::conv::plain_image::PlainConvKernel;
 use crate::conv::winograd::Winograd;
 use crate::depthwise::DepthwiseFn;
-use crate::elementwise::{ActivateFn, ActivateInPlaceFn, BinaryFn, ScaleFn};
+use crate::elementwise::{ActivateFn, ActivateInPlaceFn, BinaryFn, MaxMinFn, ScaleFn};
 use crate::layout::{PackFn, UnpackFn};
 use crate::pool::{GlobalPoolFn, PoolFn, SqueezeFn};
 use crate::probe::ProbeKernel;
@@ -116,6 +116,8 @@ pub struct Kernels {
     pub binary: Kernel<BinaryFn>,
     /// Scale and add: gates, batch normalization.
     pub scale: Kernel<ScaleFn>,
+    /// `relu(x)` and `relu(-x)` in one pass.
+    pub maxmin: Kernel<MaxMinFn>,
     /// Plain to blocks.
     pub pack: Kernel<PackFn>,
     /// Blocks to plain.

@@ -118,15 +118,35 @@ fn pack_from<S: Simd, T: Copy + Into<f32>>(
             #[inline(always)]
             |pixel, offset, length| {
                 let out = &mut out[pixel - pixels.start..][..length];
-                if args.strides[2] == 1 {
+                if args.strides[2] == 1 && args.strides[0] != 1 {
                     pack_planes(simd, &data[offset..], args.strides[0], live, out);
                 } else {
-                    pack_pixels(&data[offset..], args.strides, live, out);
+                    pack_pixels(simd, &data[offset..], args.strides, live, out);
                 }
             },
         );
         channel += live;
     }
+}
+
+/// 16 elements as f32.
+#[inline(always)]
+fn widen<T: Copy + Into<f32>>(from: &[T; LANES]) -> Block {
+    let mut block = [0.0; LANES];
+    for i in 0..LANES {
+        block[i] = from[i].into();
+    }
+    block
+}
+
+/// The first elements of `from`, zeros behind them.
+#[inline(always)]
+fn widen_some<T: Copy + Into<f32>>(from: &[T]) -> Block {
+    let mut block = [0.0; LANES];
+    for (to, &from) in block.iter_mut().zip(from) {
+        *to = from.into();
+    }
+    block
 }
 
 /// 16 pixels of up to 16 channels at a time: rows of a plane side by side, then transposed.
@@ -143,8 +163,8 @@ fn pack_planes<S: Simd, T: Copy + Into<f32>>(
     let mut at = 0;
     for out in chunks {
         for (channel, row) in rows[..live].iter_mut().enumerate() {
-            for (to, &from) in row.iter_mut().zip(&data[channel * channel_stride + at..][..LANES]) {
-                *to = from.into();
+            if let Some(from) = data[channel * channel_stride + at..][..LANES].first_chunk() {
+                *row = widen(from);
             }
         }
         simd.transpose(&rows, out);
@@ -152,9 +172,7 @@ fn pack_planes<S: Simd, T: Copy + Into<f32>>(
     }
     if !rest.is_empty() {
         for (channel, row) in rows[..live].iter_mut().enumerate() {
-            for (to, &from) in row.iter_mut().zip(&data[channel * channel_stride + at..][..rest.len()]) {
-                *to = from.into();
-            }
+            *row = widen_some(&data[channel * channel_stride + at..][..rest.len()]);
         }
         let mut last = [[0.0; LANES]; LANES];
         simd.transpose(&rows, &mut last);
@@ -164,20 +182,30 @@ fn pack_planes<S: Simd, T: Copy + Into<f32>>(
 
 /// One pixel at a time; its channels lie together in NHWC.
 #[inline(always)]
-fn pack_pixels<T: Copy + Into<f32>>(data: &[T], strides: [usize; 3], live: usize, out: &mut [Block]) {
+fn pack_pixels<S: Simd, T: Copy + Into<f32>>(
+    simd: S,
+    data: &[T],
+    strides: [usize; 3],
+    live: usize,
+    out: &mut [Block],
+) {
+    let mut is_live = [0.0; LANES];
+    is_live[..live].fill(1.0);
+    let (is_live, zero) = (simd.load(&is_live), simd.splat(0.0));
     for (i, out) in out.iter_mut().enumerate() {
         let data = &data[i * strides[2]..];
-        if strides[0] == 1 && live == LANES {
-            for (to, &from) in out.iter_mut().zip(&data[..LANES]) {
-                *to = from.into();
+        match data.first_chunk() {
+            Some(from) if strides[0] == 1 => {
+                // Reads what lies behind the channels too, where the image goes on.
+                simd.store(out, simd.select_gt(is_live, zero, simd.load(&widen(from)), zero));
             }
-            continue;
+            _ => {
+                *out = [0.0; LANES];
+                for (lane, to) in out[..live].iter_mut().enumerate() {
+                    *to = data[lane * strides[0]].into();
+                }
+            }
         }
-        let mut block = [0.0; LANES];
-        for (lane, to) in block[..live].iter_mut().enumerate() {
-            *to = data[lane * strides[0]].into();
-        }
-        *out = block;
     }
 }
 
@@ -205,7 +233,7 @@ pub(crate) fn unpack<S: Simd>(simd: S, args: &UnpackArgs<'_>, pixels: Range<usiz
             #[inline(always)]
             |pixel, offset, length| {
                 let input = &input[pixel..][..length];
-                if args.strides[2] == 1 {
+                if args.strides[2] == 1 && args.strides[0] != 1 {
                     unpack_planes(simd, input, args.strides[0], live, &mut out[offset..]);
                 } else {
                     unpack_pixels(simd, input, args.strides, live, &mut out[offset..]);
@@ -223,9 +251,10 @@ fn unpack_planes<S: Simd>(simd: S, input: &[Block], channel_stride: usize, live:
     let mut at = 0;
     for input in chunks {
         simd.transpose(input, &mut columns);
-        for (channel, column) in columns[..live].iter_mut().enumerate() {
-            simd.store(column, simd.canonical_nan(simd.load(column)));
-            out[channel * channel_stride + at..][..LANES].copy_from_slice(column);
+        for (channel, column) in columns[..live].iter().enumerate() {
+            if let Some(out) = out[channel * channel_stride + at..][..LANES].first_chunk_mut() {
+                simd.store(out, simd.canonical_nan(simd.load(column)));
+            }
         }
         at += LANES;
     }
@@ -244,13 +273,15 @@ fn unpack_planes<S: Simd>(simd: S, input: &[Block], channel_stride: usize, live:
 fn unpack_pixels<S: Simd>(simd: S, input: &[Block], strides: [usize; 3], live: usize, out: &mut [f32]) {
     let mut block = [0.0; LANES];
     for (i, input) in input.iter().enumerate() {
-        simd.store(&mut block, simd.canonical_nan(simd.load(input)));
         let out = &mut out[i * strides[2]..];
-        if strides[0] == 1 {
-            out[..live].copy_from_slice(&block[..live]);
-        } else {
-            for (lane, &from) in block[..live].iter().enumerate() {
-                out[lane * strides[0]] = from;
+        let v = simd.canonical_nan(simd.load(input));
+        match out.first_chunk_mut() {
+            Some(out) if live == LANES && strides[0] == 1 => simd.store(out, v),
+            _ => {
+                simd.store(&mut block, v);
+                for (lane, &from) in block[..live].iter().enumerate() {
+                    out[lane * strides[0]] = from;
+                }
             }
         }
     }

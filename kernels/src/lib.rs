@@ -23,6 +23,7 @@ pub(crate) mod math;
 pub mod pool;
 pub mod probe;
 pub mod simd;
+pub mod strided;
 
 /// Channels in a block.
 pub const LANES: usize = 16;

@@ -182,6 +182,24 @@ proptest! {
 }
 
 #[test]
+fn maxmin_is_relu_of_both_signs() {
+    let input = Numbers::new(1).blocks(37, true);
+    let relu = |x: f32| if x > 0.0 || x.is_nan() { x } else { 0.0 };
+    let want: Vec<Block> = [1.0, -1.0]
+        .iter()
+        .flat_map(|sign| input.iter().map(move |block| block.map(|x| relu(sign * x))))
+        .collect();
+    for table in tables() {
+        let mut out = Guarded::new(2, input.len());
+        out.with(|out| {
+            let [positive, negative] = out else { unreachable!() };
+            (table.maxmin.run)(&input, positive, negative);
+        });
+        assert_same(table.maxmin.name, &out.take(table.maxmin.name), &want, &[16; 2], input.len());
+    }
+}
+
+#[test]
 fn an_operand_that_is_short_is_refused() {
     let map = vec![[0.0; LANES]; 5];
     let args = BinaryArgs {

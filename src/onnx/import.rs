@@ -61,7 +61,7 @@ pub struct Limits {
 impl Default for Limits {
     /// A message of protobuf ends at 2 GiB; the others are far above any network that a CPU would run.
     fn default() -> Self {
-        Self { bytes: 1 << 31, nodes: 100_000, dims: 8, elements: 1 << 31, macs: 100_000_000_000_000 }
+        Self { bytes: 1 << 31, nodes: 20_000, dims: 8, elements: 1 << 31, macs: 100_000_000_000_000 }
     }
 }
 

@@ -13,7 +13,7 @@ use sinew_kernels::{Block, LANES};
 
 use super::layout::{Blocked, pack_channels};
 use super::memory::{self, Lifetime};
-use super::step::{Place, Plain, PlainPlace, Step, Strided, View, Work};
+use super::step::{MAX_RANK, Place, Plain, PlainPlace, Step, Strided, View, Work};
 use super::{Io, Plan, PlanOptions, Port};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, MaxMinOrder, Node, Op, ValueId};
@@ -22,6 +22,10 @@ use crate::tensor::DType;
 
 pub(super) fn build(graph: &Graph, options: &PlanOptions) -> Result<Plan> {
     graph.check()?;
+    if let Some(value) = graph.values.iter().find(|value| value.shape.len() > MAX_RANK) {
+        let reason = format!("{} dimensions, at most {MAX_RANK} are planned", value.shape.len());
+        return Err(Error::Tensor { tensor: value.name.clone(), reason });
+    }
     let mut builder = Builder::new(graph, options);
     builder.lay_out();
     for index in 0..graph.inputs.len() {
@@ -638,8 +642,8 @@ fn image_strides(strides: &[usize]) -> [usize; 4] {
 /// A strided copy of a box; dimensions beyond the given ones have extent 1.
 fn strided(extents: &[usize], from: &[usize], to: &[usize], from_start: usize, to_start: usize) -> Strided {
     let pad = |values: &[usize], fill: usize| {
-        let mut all = [fill; super::step::MAX_RANK];
-        all[super::step::MAX_RANK - values.len()..].copy_from_slice(values);
+        let mut all = [fill; MAX_RANK];
+        all[MAX_RANK - values.len()..].copy_from_slice(values);
         all
     };
     Strided {

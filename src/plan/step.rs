@@ -110,7 +110,7 @@ pub(crate) struct Plain {
 }
 
 /// Dimensions of a strided copy: more are never needed, since a graph's values have at most this rank.
-pub(crate) const MAX_RANK: usize = 8;
+pub(crate) use sinew_kernels::strided::MAX_RANK;
 
 /// A copy of a box of elements: extents with a stride on both sides, outermost first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

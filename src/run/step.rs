@@ -9,7 +9,7 @@ use sinew_kernels::conv::{ConvArgs, ConvGeometry, grouped, im2col};
 use sinew_kernels::depthwise::DepthwiseArgs;
 use sinew_kernels::epilogue::Epilogue;
 use sinew_kernels::isa::Kernels;
-use sinew_kernels::{Block, LANES, elementwise, layout, pool};
+use sinew_kernels::{Block, LANES, elementwise, layout, pool, strided};
 
 use super::borrow::views;
 use super::parallel::for_each_part;
@@ -17,7 +17,7 @@ use super::{Input, Output};
 use crate::graph::{BinaryOp, Pool, PoolKind};
 use crate::plan::layout::Blocked;
 use crate::plan::step::{
-    ConvWork, MAX_RANK, Operand, Place, Plain, PlainConvWork, PlainPlace, Step, Strided, View, Work,
+    ConvWork, Operand, Place, Plain, PlainConvWork, PlainPlace, Step, Strided, View, Work,
 };
 use crate::plan::{Algorithm, Plan};
 use crate::tensor::{Data, Tensor};
@@ -524,28 +524,11 @@ impl Run<'_, '_, '_> {
         }
     }
 
-    /// A MaxMin is the MaxMin of windows of one pixel.
     fn max_min(&mut self, input: &View, positive: &View, negative: &View) {
-        let pixels = input.layout.pixels();
-        let geometry = ConvGeometry {
-            in_height: 1,
-            in_width: pixels,
-            out_height: 1,
-            out_width: pixels,
-            kernel: [1, 1],
-            stride: [1, 1],
-            dilation: [1, 1],
-            pad_top: 0,
-            pad_left: 0,
-        };
         for index in 0..input.layout.batch {
             let writes = [image(self.plan, positive, index), image(self.plan, negative, index)];
             let ([x], [positive, negative]) = open(self.plan, self.arena, index, [Some(input)], writes);
-            let halves = positive.chunks_mut(pixels).zip(negative.chunks_mut(pixels));
-            for (input, (positive, negative)) in x.chunks(pixels).zip(halves) {
-                let args = pool::PoolArgs { geometry, kind: pool::PoolKind::Max, input };
-                (self.kernels.maxmin_pool.run)(&args, 0..pixels, &mut [positive, negative]);
-            }
+            (self.kernels.maxmin.run)(x, positive, negative);
         }
     }
 
@@ -574,7 +557,7 @@ impl Run<'_, '_, '_> {
     }
 
     /// The first of the largest; NaN counts as larger than any number.
-    fn arg_max(&mut self, from: Plain, output: usize, [outer, extent, inner]: [usize; 3]) {
+    fn arg_max(&mut self, from: Plain, output: usize, extents: [usize; 3]) {
         let plan = self.plan;
         let source: &[f32] = match from.place {
             PlainPlace::Arena(buffer) => bytemuck::cast_slice(&self.arena[plain_blocks(plan, buffer, from)]),
@@ -583,12 +566,7 @@ impl Run<'_, '_, '_> {
             PlainPlace::Output(_) => unreachable!("outputs are only written"),
         };
         let Output::I64(out) = &mut self.outputs[output] else { unreachable!("indices are integers") };
-        for (position, out) in out.iter_mut().enumerate().take(outer * inner) {
-            let first = position / inner * extent * inner + position % inner;
-            let at = |i: usize| source[first + i * inner];
-            let larger = |a: f32, b: f32| a > b || a.is_nan() && !b.is_nan();
-            *out = (1..extent).fold(0, |best, i| if larger(at(i), at(best)) { i } else { best }) as i64;
-        }
+        strided::arg_max(&source[..from.len], extents, out);
     }
 
     // ---- for listings and tests ----
@@ -667,27 +645,10 @@ fn f32_output<'a>(output: &'a mut Output<'_>) -> &'a mut [f32] {
     }
 }
 
-/// Copies a box of elements, outermost dimension first.
+/// Copies a box of elements or of blocks.
 fn copy_box<T: Copy>(from: &[T], to: &mut [T], copy: &Strided) {
-    copy_level(from, to, copy, 0, copy.from_start, copy.to_start);
-}
-
-fn copy_level<T: Copy>(from: &[T], to: &mut [T], copy: &Strided, level: usize, from_at: usize, to_at: usize) {
-    let (extent, from_stride, to_stride) =
-        (copy.extents[level], copy.from_strides[level], copy.to_strides[level]);
-    if level + 1 == MAX_RANK {
-        if from_stride == 1 && to_stride == 1 {
-            to[to_at..to_at + extent].copy_from_slice(&from[from_at..from_at + extent]);
-        } else {
-            for i in 0..extent {
-                to[to_at + i * to_stride] = from[from_at + i * from_stride];
-            }
-        }
-        return;
-    }
-    for i in 0..extent {
-        copy_level(from, to, copy, level + 1, from_at + i * from_stride, to_at + i * to_stride);
-    }
+    let (from, to) = (&from[copy.from_start..], &mut to[copy.to_start..]);
+    strided::copy(from, to, &copy.extents, &copy.from_strides, &copy.to_strides);
 }
 
 /// A graph output has one NaN.

@@ -225,6 +225,7 @@ entry_points! {
         |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_avx2, args, pixels, out);
     direct_avx2[M, N](row: &Row<'_>, taps: &Taps, window: &mut [Block], out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
     plain_image_avx2[M, N](row: &PlainRow<'_>, out: &mut [&mut [Block]]) = plain_image::row::<_, M, N>;
+    maxmin_avx2(input: &[Block], positive: &mut [Block], negative: &mut [Block]) = elementwise::maxmin;
     depthwise_any_avx2[P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip_of_any::<_, P>;
     depthwise_strip_avx2[K, STRIDE, P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip::<_, K, STRIDE, P>;
     pack_avx2(args: &PackArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = layout::pack;
@@ -336,6 +337,7 @@ pub(crate) fn kernels() -> Kernels {
         activate_in_place: kernel!(activate_in_place_avx2),
         binary: kernel!(binary_avx2),
         scale: kernel!(scale_avx2),
+        maxmin: kernel!(maxmin_avx2),
         pack: kernel!(pack_avx2),
         unpack: kernel!(unpack_avx2),
         winograd: winograd_kernels!(avx2:

@@ -145,6 +145,7 @@ entry_points! {
         |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_avx512, args, pixels, out);
     direct_avx512[M, N](row: &Row<'_>, taps: &Taps, window: &mut [Block], out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
     plain_image_avx512[M, N](row: &PlainRow<'_>, out: &mut [&mut [Block]]) = plain_image::row::<_, M, N>;
+    maxmin_avx512(input: &[Block], positive: &mut [Block], negative: &mut [Block]) = elementwise::maxmin;
     depthwise_any_avx512[P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip_of_any::<_, P>;
     depthwise_strip_avx512[K, STRIDE, P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip::<_, K, STRIDE, P>;
     pack_avx512(args: &PackArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = layout::pack;
@@ -279,6 +280,7 @@ pub(crate) fn kernels() -> Kernels {
         activate_in_place: kernel!(activate_in_place_avx512),
         binary: kernel!(binary_avx512),
         scale: kernel!(scale_avx512),
+        maxmin: kernel!(maxmin_avx512),
         pack: kernel!(pack_avx512),
         unpack: kernel!(unpack_avx512),
         winograd: winograd_kernels!(avx512:

@@ -205,6 +205,7 @@ entry_points! {
         |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_neon, args, pixels, out);
     direct_neon[M, N](row: &Row<'_>, taps: &Taps, window: &mut [Block], out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
     plain_image_neon[M, N](row: &PlainRow<'_>, out: &mut [&mut [Block]]) = plain_image::row::<_, M, N>;
+    maxmin_neon(input: &[Block], positive: &mut [Block], negative: &mut [Block]) = elementwise::maxmin;
     depthwise_any_neon[P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip_of_any::<_, P>;
     depthwise_strip_neon[K, STRIDE, P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip::<_, K, STRIDE, P>;
     pack_neon(args: &PackArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = layout::pack;
@@ -331,6 +332,7 @@ pub(crate) fn kernels() -> Kernels {
         activate_in_place: kernel!(activate_in_place_neon),
         binary: kernel!(binary_neon),
         scale: kernel!(scale_neon),
+        maxmin: kernel!(maxmin_neon),
         pack: kernel!(pack_neon),
         unpack: kernel!(unpack_neon),
         winograd: winograd_kernels!(neon:

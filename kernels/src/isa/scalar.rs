@@ -183,6 +183,7 @@ use crate::conv::tiling::{Taps, tiles};
                 |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_scalar, args, pixels, out);
             direct_scalar[M, N](row: &Row<'_>, taps: &Taps, window: &mut [Block], out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
             plain_image_scalar[M, N](row: &PlainRow<'_>, out: &mut [&mut [Block]]) = plain_image::row::<_, M, N>;
+            maxmin_scalar(input: &[Block], positive: &mut [Block], negative: &mut [Block]) = elementwise::maxmin;
             depthwise_any_scalar[P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip_of_any::<_, P>;
             pack_scalar(args: &PackArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = layout::pack;
             unpack_scalar(args: &UnpackArgs<'_>, pixels: Range<usize>, out: &mut [f32]) = layout::unpack;
@@ -274,6 +275,7 @@ use crate::conv::tiling::{Taps, tiles};
                 activate_in_place: kernel!(activate_in_place_scalar),
                 binary: kernel!(binary_scalar),
                 scale: kernel!(scale_scalar),
+                maxmin: kernel!(maxmin_scalar),
                 pack: kernel!(pack_scalar),
                 unpack: kernel!(unpack_scalar),
                 winograd: winograd_kernels!(scalar:
