@@ -10,6 +10,9 @@
 //! weights   [output block][tap row][tap column][j][16]
 //! ```
 //!
+//! With a stride `s`, a padded row holds its columns 0, s, 2s, ... first, then 1, s + 1, ...: neighbouring outputs
+//! read neighbouring blocks, whatever the stride.
+//!
 //! Order of a sum: tap row, tap column, j. Tap rows outside the image are left out; a tap column outside counts as a
 //! product with zero.
 
@@ -17,7 +20,7 @@ use core::ops::Range;
 
 use super::ConvGeometry;
 use crate::epilogue::{Epilogue, Finish, Tail};
-use crate::simd::Simd;
+use crate::simd::{Simd, unroll};
 use crate::{Block, LANES};
 
 /// `out` has one slice per output block, each the pixels of the range: whole rows.
@@ -43,9 +46,14 @@ pub struct GroupedArgs<'a> {
     pub epilogue: Epilogue<'a>,
 }
 
+/// Columns of a padded row that are a stride apart: the outputs and what the window adds.
+fn columns(g: &ConvGeometry) -> usize {
+    g.out_width.max(1) + (g.kernel[1] - 1) * g.dilation[1] / g.stride[1]
+}
+
 /// Pixels of a row with its zeros.
 fn padded_width(g: &ConvGeometry) -> usize {
-    (g.out_width.max(1) - 1) * g.stride[1] + (g.kernel[1] - 1) * g.dilation[1] + 1
+    g.stride[1] * columns(g)
 }
 
 /// Rows that are kept.
@@ -88,9 +96,9 @@ pub(crate) struct Parts<'a> {
     pub(crate) finish: Finish,
 }
 
-/// `out[i]` has in lane `l` lane `lanes[l]` of `from[i]`, which lies in the same quarter of the block. Written by hand
-/// for each instruction set: a permutation that stays within 128 bits is one instruction on all of them.
-pub(crate) type SpreadFn = fn(from: &[Block], lanes: &[u32; LANES], out: &mut [Block]);
+/// `out[i]` has in lane `l` lane `lanes[l]` of `from[i * step]`, which lies in the same quarter of the block. Written by
+/// hand for each instruction set: a permutation that stays within 128 bits is one instruction on all of them.
+pub(crate) type SpreadFn = fn(from: &[Block], step: usize, lanes: &[u32; LANES], out: &mut [Block]);
 
 /// Where lane `l` of the j-th copy comes from: input block and lane. Dead lanes repeat the last group.
 fn sources(args: &GroupedArgs<'_>, block: usize, j: usize) -> [(usize, usize); LANES] {
@@ -105,24 +113,35 @@ fn sources(args: &GroupedArgs<'_>, block: usize, j: usize) -> [(usize, usize); L
 /// Writes the copies of input row `y` for output block `block`.
 fn expand(parts: &Parts<'_>, args: &GroupedArgs<'_>, block: usize, y: usize, copies: &mut [Block]) {
     let g = &args.geometry;
-    let width = padded_width(g);
-    // The part of the padded row that is the image.
-    let first = g.pad_left.min(width);
-    let last = (g.pad_left + g.in_width).min(width);
-    for (j, copy) in copies.chunks_exact_mut(width).enumerate() {
-        copy[..first].fill([0.0; LANES]);
-        copy[last..].fill([0.0; LANES]);
+    let step = g.stride[1];
+    for (j, copy) in copies.chunks_exact_mut(padded_width(g)).enumerate() {
         let sources = sources(args, block, j);
-        let row = |block: usize| &args.input[block * g.in_pixels() + y * g.in_width..][..last - first];
         let near = sources.iter().enumerate().all(|(lane, &(from, at))| from == block && at / 4 == lane / 4);
-        if near {
-            let lanes = sources.map(|(_, lane)| lane as u32);
-            (parts.spread)(row(block), &lanes, &mut copy[first..last]);
-            continue;
-        }
-        for (lane, (from, at)) in sources.into_iter().enumerate() {
-            for (copy, pixel) in copy[first..last].iter_mut().zip(row(from)) {
-                copy[lane] = pixel[at];
+        for (phase, copy) in copy.chunks_exact_mut(columns(g)).enumerate() {
+            // Column `k` is that of input pixel `k * step + phase - pad_left`.
+            let before = g.pad_left.saturating_sub(phase).div_ceil(step).min(copy.len());
+            let end =
+                (g.pad_left + g.in_width).saturating_sub(phase).div_ceil(step).clamp(before, copy.len());
+            copy[..before].fill([0.0; LANES]);
+            copy[end..].fill([0.0; LANES]);
+            let copy = &mut copy[before..end];
+            if copy.is_empty() {
+                continue;
+            }
+            let first = before * step + phase - g.pad_left;
+            let row = |block: usize| {
+                let row = &args.input[block * g.in_pixels() + y * g.in_width..][..g.in_width];
+                &row[first..=first + (end - before - 1) * step]
+            };
+            if near {
+                let lanes = sources.map(|(_, lane)| lane as u32);
+                (parts.spread)(row(block), step, &lanes, copy);
+                continue;
+            }
+            for (lane, (from, at)) in sources.into_iter().enumerate() {
+                for (copy, pixel) in copy.iter_mut().zip(row(from).iter().step_by(step)) {
+                    copy[lane] = pixel[at];
+                }
             }
         }
     }
@@ -207,27 +226,19 @@ pub(crate) fn tile<S: Simd, const M: usize>(
     out: &mut [&mut [Block]],
 ) {
     let g = &row.geometry;
+    let (ring, step) = (ring(g), g.stride[1]);
     let mut sums = [simd.splat(0.0); M];
-    let ring = ring(g);
-    let stride = g.stride[1];
     for tap in row.taps.0..row.taps.1 {
         let y = (row.top + (tap * g.dilation[0]) as isize) as usize;
         let copies = &row.rows[y % ring * row.channels * row.width..][..row.channels * row.width];
         let weights = &row.weights[tap * g.kernel[1] * row.channels..][..g.kernel[1] * row.channels];
         for (column, weights) in weights.chunks_exact(row.channels).enumerate() {
-            let start = first * stride + column * g.dilation[1];
+            let offset = column * g.dilation[1];
+            let start = offset % step * (row.width / step) + offset / step + first;
             for (weight, copy) in weights.iter().zip(copies.chunks_exact(row.width)) {
                 let w = simd.load(weight);
-                let window = &copy[start..start + (M - 1) * stride + 1];
-                if let (1, Some(window)) = (stride, window.first_chunk::<M>()) {
-                    for (sum, x) in sums.iter_mut().zip(window) {
-                        *sum = simd.mul_add(simd.load(x), w, *sum);
-                    }
-                } else {
-                    for (sum, x) in sums.iter_mut().zip(window.iter().step_by(stride)) {
-                        *sum = simd.mul_add(simd.load(x), w, *sum);
-                    }
-                }
+                let window = &copy[start..][..M];
+                unroll!(i < M <= 16, { sums[i] = simd.mul_add(simd.load(&window[i]), w, sums[i]) });
             }
         }
     }

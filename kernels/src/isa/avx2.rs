@@ -278,11 +278,11 @@ fn winograd_multiply_avx2(product: &Product<'_>, m: &mut [Block]) {
 
 /// Permutes within quarters: `vpermilps` takes a table of two bits a lane.
 #[target_feature(enable = "avx2,fma")]
-fn spread_avx2(from: &[Block], lanes: &[u32; LANES], out: &mut [Block]) {
+fn spread_avx2(from: &[Block], step: usize, lanes: &[u32; LANES], out: &mut [Block]) {
     let simd = Avx2::new();
     let table = simd.load(&lanes.map(f32::from_bits));
     let table = [_mm256_castps_si256(table[0]), _mm256_castps_si256(table[1])];
-    for (out, from) in out.iter_mut().zip(from) {
+    for (out, from) in out.iter_mut().zip(from.iter().step_by(step)) {
         let v = simd.load(from);
         simd.store(out, [_mm256_permutevar_ps(v[0], table[0]), _mm256_permutevar_ps(v[1], table[1])]);
     }

@@ -215,10 +215,10 @@ fn winograd_multiply_avx512(product: &Product<'_>, m: &mut [Block]) {
 
 /// Permutes within quarters: `vpermilps` takes a table of two bits a lane.
 #[target_feature(enable = "avx512f")]
-fn spread_avx512(from: &[Block], lanes: &[u32; LANES], out: &mut [Block]) {
+fn spread_avx512(from: &[Block], step: usize, lanes: &[u32; LANES], out: &mut [Block]) {
     let simd = Avx512::new();
     let table = _mm512_castps_si512(simd.load(&lanes.map(f32::from_bits)));
-    for (out, from) in out.iter_mut().zip(from) {
+    for (out, from) in out.iter_mut().zip(from.iter().step_by(step)) {
         simd.store(out, _mm512_permutevar_ps(simd.load(from), table));
     }
 }

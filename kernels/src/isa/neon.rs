@@ -258,12 +258,12 @@ fn winograd_multiply_neon(product: &Product<'_>, m: &mut [Block]) {
 
 /// Permutes within quarters: `tbl` takes a table of bytes.
 #[target_feature(enable = "neon")]
-fn spread_neon(from: &[Block], lanes: &[u32; LANES], out: &mut [Block]) {
+fn spread_neon(from: &[Block], step: usize, lanes: &[u32; LANES], out: &mut [Block]) {
     let simd = Neon::new();
     // Byte b of lane l: 4 * (lane % 4) + b.
     let bytes = lanes.map(|lane| f32::from_bits(lane % 4 * 0x0404_0404 + 0x0302_0100));
     let table = simd.load(&bytes);
-    for (out, from) in out.iter_mut().zip(from) {
+    for (out, from) in out.iter_mut().zip(from.iter().step_by(step)) {
         let v = simd.load(from);
         simd.store(
             out,
@@ -283,9 +283,9 @@ fn permute(v: float32x4_t, bytes: float32x4_t) -> float32x4_t {
     vreinterpretq_f32_u8(vqtbl1q_u8(vreinterpretq_u8_f32(v), vreinterpretq_u8_f32(bytes)))
 }
 
-// 6 sums + the weights; inputs are operands in memory.
+// 5 pixels: 20 sums, 4 of weights and up to 8 of inputs, which are loaded first; with 6 pixels the compiler spills.
 #[target_feature(enable = "neon")]
-fn grouped_6x1_neon(
+fn grouped_5x1_neon(
     args: &GroupedArgs<'_>,
     pixels: Range<usize>,
     out: &mut [&mut [Block]],
@@ -298,7 +298,6 @@ fn grouped_6x1_neon(
             grouped_tile_neon::<3>,
             grouped_tile_neon::<4>,
             grouped_tile_neon::<5>,
-            grouped_tile_neon::<6>,
         ],
         spread: spread_neon,
         finish: epilogue_neon,
@@ -326,7 +325,7 @@ pub(crate) fn kernels() -> Kernels {
         },
         direct: ConvKernel { name: "direct_6x1_neon", run: direct_6x1_neon },
         plain_image: PlainConvKernel { name: "plain_image_6x1_neon", run: plain_image_6x1_neon },
-        grouped: kernel!(grouped_6x1_neon),
+        grouped: kernel!(grouped_5x1_neon),
         depthwise: kernel!(depthwise_neon),
         activate: kernel!(activate_neon),
         activate_in_place: kernel!(activate_in_place_neon),

@@ -229,8 +229,8 @@ use crate::conv::tiling::{Taps, tiles};
             winograd::multiply::split(&choices, product, m);
         }
 
-        fn spread_scalar(from: &[Block], lanes: &[u32; crate::LANES], out: &mut [Block]) {
-            for (out, from) in out.iter_mut().zip(from) {
+        fn spread_scalar(from: &[Block], step: usize, lanes: &[u32; crate::LANES], out: &mut [Block]) {
+            for (out, from) in out.iter_mut().zip(from.iter().step_by(step)) {
                 *out = lanes.map(|lane| from[lane as usize]);
             }
         }
