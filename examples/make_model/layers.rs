@@ -6,7 +6,7 @@ use sinew::onnx::{Attribute, Builder};
 use sinew::{DType, Data, Result, Tensor};
 
 /// SplitMix64: one 64-bit state, the same numbers everywhere.
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -18,7 +18,7 @@ impl Random {
     }
 
     /// From 0 to 1, 24 bits: exact in f32.
-    fn uniform(&mut self) -> f32 {
+    pub fn uniform(&mut self) -> f32 {
         (self.next() >> 40) as f32 / (1 << 24) as f32
     }
 

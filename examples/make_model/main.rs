@@ -2,9 +2,14 @@
 //! or smaller ones.
 //!
 //!     cargo run --release --example make_model -- KIND OUT.onnx [--size N] [--batch N] [--width F] [--seed S] [--bn yes|no]
+//!         [--input FILE]
+//!
+//! `--input` also writes numbers for the network's input, as `sinew run --raw-input` takes them: signed zeros and
+//! denormals are among those of every image, NaN and infinities among those of the last one of several.
 //!
 //! The same arguments give the same bytes on every machine.
 
+mod input;
 mod layers;
 mod networks;
 
@@ -29,7 +34,7 @@ fn main() -> ExitCode {
 fn run(arguments: &[String]) -> Result<String, String> {
     let kinds: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
     let usage = format!(
-        "usage: make_model KIND OUT.onnx [--size N] [--batch N] [--width F] [--seed S] [--bn yes|no]; KIND is one of {}",
+        "usage: make_model KIND OUT.onnx [--size N] [--batch N] [--width F] [--seed S] [--bn yes|no] [--input FILE]; KIND is one of {}",
         kinds.join(", ")
     );
     let [kind, path, options @ ..] = arguments else {
@@ -40,6 +45,7 @@ fn run(arguments: &[String]) -> Result<String, String> {
     };
     let mut settings =
         Settings { size: kind.size, batch: 1, width: 1.0, seed: 1, batch_norm: kind.batch_norm };
+    let mut input = None;
     let (pairs, rest) = options.as_chunks::<2>();
     if let [option] = rest {
         return Err(format!("{option} needs a value; {usage}"));
@@ -51,6 +57,7 @@ fn run(arguments: &[String]) -> Result<String, String> {
             "--batch" => settings.batch = value.parse().ok().filter(|&n| n > 0).ok_or_else(wrong)?,
             "--width" => settings.width = value.parse().ok().filter(|&f| f > 0.0).ok_or_else(wrong)?,
             "--seed" => settings.seed = value.parse().map_err(|_| wrong())?,
+            "--input" => input = Some(value),
             "--bn" => {
                 settings.batch_norm = match value.as_str() {
                     "yes" => true,
@@ -66,6 +73,11 @@ fn run(arguments: &[String]) -> Result<String, String> {
     let imported =
         sinew::onnx::import(&bytes, &sinew::onnx::ImportOptions::default()).map_err(|e| e.to_string())?;
     let graph = imported.graph;
+    if let Some(file) = input {
+        let numbers = input::hard_numbers(graph.shape(graph.inputs[0]), settings.seed);
+        let bytes: Vec<u8> = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
+        std::fs::write(file, bytes).map_err(|error| format!("{file}: {error}"))?;
+    }
     Ok(format!(
         "{path}: {} nodes, {:.1} M parameters, {:.1} M multiply-accumulates",
         graph.nodes.len(),

@@ -1,0 +1,207 @@
+#!/usr/bin/env python3
+"""Sinew beside other engines on the same ONNX files: the same answers, and who is faster.
+
+    python3 -m venv peers && peers/bin/pip install -r benches/peers/requirements.txt
+    cargo build --release
+    peers/bin/python benches/peers/compare.py MODEL.onnx... [--engines onnxruntime,openvino] [--threads 1] [--rounds 10]
+
+Every engine gets the same random input and runs in a process of its own, which is stopped while it is not its turn; the
+turns go A B C ... A B C ... A figure is the minimum over all rounds of the forward call alone, input and output in the
+model's own layout. The answers must agree with onnxruntime's to 1e-4 of the largest magnitude of each output; `--check`
+looks at the answers only. Exit status 1: an answer differs.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+from time import perf_counter, perf_counter_ns
+
+import numpy as np
+
+TOLERANCE = 1e-4
+
+
+# --- engines: each gives a function that runs once, and one that gives the outputs of the last run -------------
+
+
+def onnxruntime(model, threads, values):
+    import onnxruntime as engine
+
+    options = engine.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    session = engine.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    feeds = {port.name: value for port, value in zip(session.get_inputs(), values)}
+    binding = session.io_binding()
+    for name, value in feeds.items():
+        binding.bind_cpu_input(name, value)
+    for port in session.get_outputs():
+        binding.bind_output(port.name)
+    return lambda: session.run_with_iobinding(binding), binding.copy_outputs_to_cpu
+
+
+def openvino(model, threads, values):
+    import openvino as engine
+
+    settings = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
+    }
+    compiled = engine.Core().compile_model(str(model), "CPU", settings)
+    request = compiled.create_infer_request()
+    for index, value in enumerate(values):
+        request.set_input_tensor(index, engine.Tensor(value))
+    outputs = range(len(compiled.outputs))
+    return request.infer, lambda: [request.get_output_tensor(i).data.copy() for i in outputs]
+
+
+ENGINES = {"onnxruntime": onnxruntime, "openvino": openvino}
+
+
+# --- one engine in a process of its own ----------------------------------------------------------------------
+
+
+def worker(arguments):
+    values = inputs_of(arguments.models[0], arguments.seed)
+    run, outputs = ENGINES[arguments.worker](arguments.models[0], arguments.threads, values)
+    run()
+    np.savez(arguments.outputs, *outputs())
+    print("ready", flush=True)
+    for line in sys.stdin:
+        run()
+        best, start = float("inf"), perf_counter()
+        while perf_counter() - start < float(line):
+            before = perf_counter_ns()
+            run()
+            best = min(best, perf_counter_ns() - before)
+        print(best, flush=True)
+
+
+class Peer:
+    def __init__(self, engine, model, arguments, folder):
+        self.answers = folder / f"{engine}.npz"
+        command = [sys.executable, __file__, str(model), "--worker", engine, "--outputs", str(self.answers)]
+        command += ["--threads", str(arguments.threads), "--seed", str(arguments.seed)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        if self.process.stdout.readline().strip() != "ready":
+            raise SystemExit(f"{engine} cannot run {model}")
+        os.kill(self.process.pid, signal.SIGSTOP)
+
+    def outputs(self):
+        with np.load(self.answers) as arrays:
+            return [arrays[name] for name in arrays.files]
+
+    def turn(self, seconds):
+        os.kill(self.process.pid, signal.SIGCONT)
+        self.process.stdin.write(f"{seconds}\n")
+        self.process.stdin.flush()
+        best = float(self.process.stdout.readline())
+        os.kill(self.process.pid, signal.SIGSTOP)
+        return best
+
+    def end(self):
+        self.process.kill()
+        self.process.wait()
+
+
+class Sinew:
+    """The command line program, a process per turn: it times the forward call alone."""
+
+    def __init__(self, program, model, arguments, folder):
+        raw = folder / "input.raw"
+        np.concatenate([value.ravel() for value in inputs_of(model, arguments.seed)]).tofile(raw)
+        self.answers = folder / "output.raw"
+        self.command = [program, "bench", str(model), "--threads", str(arguments.threads), "--json"]
+        self.command += ["--raw-input", str(raw), "--raw-output", str(self.answers)] + arguments.options.split()
+        self.turn(0.001)
+
+    def outputs(self):
+        return np.fromfile(self.answers, np.float32)
+
+    def turn(self, seconds):
+        answer = subprocess.run(self.command + ["--seconds", str(seconds)], stdout=subprocess.PIPE, check=True)
+        return json.loads(answer.stdout)["min_ns"]
+
+    def end(self):
+        pass
+
+
+# --- the comparison --------------------------------------------------------------------------------------------
+
+
+def inputs_of(model, seed):
+    """Numbers in 0..1 for each input of f32, open extents taken as 1."""
+    import onnxruntime as engine
+
+    random = np.random.default_rng(seed)
+    session = engine.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    shapes = [[n if isinstance(n, int) else 1 for n in port.shape] for port in session.get_inputs()]
+    return [random.random(shape, np.float32) for shape in shapes]
+
+
+def difference(found, wanted):
+    """The largest difference of Sinew's outputs, one after the other, as a share of each output's largest magnitude."""
+    worst, at = 0.0, 0
+    for output in wanted:
+        own = found[at : at + output.size]
+        at += output.size
+        largest = max(float(np.abs(output).max()), np.finfo(np.float32).tiny)
+        worst = max(worst, float(np.abs(own - output.ravel()).max()) / largest)
+    if at != found.size:
+        raise SystemExit(f"{found.size} numbers from sinew, {at} from onnxruntime")
+    return worst
+
+
+def compare(model, arguments):
+    engines = arguments.engines.split(",")
+    if "onnxruntime" not in engines:
+        engines.insert(0, "onnxruntime")
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        runners = {engine: Peer(engine, model, arguments, folder) for engine in engines}
+        runners["sinew"] = Sinew(arguments.program, model, arguments, folder)
+        worst = difference(runners["sinew"].outputs(), runners["onnxruntime"].outputs())
+        best = dict.fromkeys(runners, float("inf"))
+        for _ in range(0 if arguments.check else arguments.rounds):
+            for name, runner in runners.items():
+                best[name] = min(best[name], runner.turn(arguments.seconds))
+        for runner in runners.values():
+            runner.end()
+    agrees = worst <= TOLERANCE
+    line = f"{model.stem:28s} difference {worst:.1e}{'' if agrees else ' TOO LARGE'}"
+    if not arguments.check:
+        peer = min(time for name, time in best.items() if name != "sinew")
+        line += "".join(f"  {name} {time / 1e6:.3f} ms" for name, time in best.items())
+        line += f"  best peer / sinew {peer / best['sinew']:.2f}"
+    print(line, flush=True)
+    return agrees
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="+", type=pathlib.Path, metavar="MODEL.onnx")
+    parser.add_argument("--engines", default="onnxruntime,openvino", help=f"of {', '.join(ENGINES)}")
+    parser.add_argument("--program", default="target/release/sinew")
+    parser.add_argument("--options", default="", help="more options for `sinew bench`")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--seconds", type=float, default=0.3, help="of each turn")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--check", action="store_true", help="compare the answers only")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--outputs", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        return worker(arguments)
+    return 0 if all([compare(model, arguments) for model in arguments.models]) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
