@@ -26,6 +26,9 @@ pub struct PlanOptions {
     pub conv: Option<Family>,
     /// Which Winograd tiles may be chosen.
     pub winograd: Winograd,
+    /// By how much a Winograd tile's error bound may exceed that of direct convolution; tiles beyond it are not
+    /// chosen. See [`WinogradTile::error_factor`](sinew_kernels::conv::winograd::WinogradTile::error_factor).
+    pub winograd_error: Option<f64>,
     /// Whether weights are kept as they are in the file and transformed inside a run: slower, without any growth.
     pub compact_weights: bool,
     /// Whether graph inputs and outputs change layout inside a run.
@@ -42,6 +45,7 @@ impl Default for PlanOptions {
             threads: 1,
             conv: None,
             winograd: Winograd::Auto,
+            winograd_error: None,
             compact_weights: false,
             io: Io::Plain,
             l1_bytes: 32 << 10,

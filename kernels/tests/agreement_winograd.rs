@@ -486,3 +486,26 @@ fn errors_keep_the_derived_bound() {
         assert!(worst > 1e-4, "the reference is not rounded like the kernel");
     }
 }
+
+#[test]
+fn error_factors_are_those_of_the_matrices() {
+    for (output, kernel) in TILES {
+        let tile = WinogradTile { output, kernel };
+        let (input, weight, result) = matrices(tile);
+        let sums: Vec<f64> = input.iter().map(|row| row.iter().map(|x| x.abs()).sum()).collect();
+        // The transforms are separable: the largest over taps and outputs is that of one direction, squared.
+        let of = |tap: usize, y: usize| -> f64 {
+            (0..tile.domain()).map(|xi| (result[y][xi] * weight[xi][tap]).abs() * sums[xi]).sum()
+        };
+        let line = (0..kernel).flat_map(|tap| (0..output).map(move |y| of(tap, y))).fold(0.0, f64::max);
+        let channels = 64;
+        let bound = bound_constant(tile) * (channels + 2) as f64 * line * line;
+        let direct = (kernel * kernel * channels + 2) as f64;
+        let factor = tile.error_factor(channels);
+        assert!(factor <= bound / direct, "{tile:?}: {factor} is above the documented bound");
+        // The documented constant is that of one channel, the largest: n / 6 there, n / 2 / (channels + 2) here.
+        let roundings = 6.0 * bound_constant(tile) + channels as f64 - 1.0;
+        let near = roundings / 2.0 * line * line / direct;
+        assert!((factor / near - 1.0).abs() < 0.03, "{tile:?}: {factor} is not {near}");
+    }
+}

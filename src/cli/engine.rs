@@ -19,6 +19,9 @@ pub(super) struct EngineArguments {
     /// Winograd tiles that may be chosen: off, 2, 4 or 6 [default: by shape]
     #[arg(long, value_name = "TILE", value_parser = winograd)]
     winograd: Option<Winograd>,
+    /// Winograd tiles only up to this many times the error bound of direct convolution
+    #[arg(long, value_name = "FACTOR", value_parser = factor)]
+    winograd_error: Option<f64>,
     /// Keep weights as they are in the file and transform them in each run: slower, without any growth
     #[arg(long)]
     compact_weights: bool,
@@ -44,6 +47,7 @@ impl EngineArguments {
             threads: self.threads(),
             conv: self.conv,
             winograd: self.winograd.unwrap_or(Winograd::Auto),
+            winograd_error: self.winograd_error,
             compact_weights: self.compact_weights,
             io,
             ..PlanOptions::default()
@@ -74,4 +78,9 @@ fn winograd(tile: &str) -> Result<Winograd, String> {
         "6" => Ok(Winograd::Tile(6)),
         _ => Err("expected off, 2, 4 or 6".into()),
     }
+}
+
+fn factor(number: &str) -> Result<f64, String> {
+    let factor: Option<f64> = number.parse().ok();
+    factor.filter(|factor| *factor >= 0.0).ok_or_else(|| "expected a number from 0 on".into())
 }

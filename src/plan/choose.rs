@@ -287,12 +287,36 @@ fn any_winograd(shape: &ConvShape, options: &PlanOptions) -> Result<(Algorithm, 
         }
         Winograd::Auto => (2, format!("{tiles} tiles: the smaller tile's weights are less to stream")),
     };
-    let tile = WinogradTile { output, kernel };
-    if !TILES.contains(&tile) {
+    let wanted = WinogradTile { output, kernel };
+    if !TILES.contains(&wanted) {
         return Err(format!("there is no tile of {output}x{output} outputs for a {kernel}x{kernel} window"));
     }
+    let (tile, reason) = within_error(wanted, channels, options, reason)?;
     let form = if options.compact_weights { WeightForm::Plain } else { WeightForm::Stored };
     Ok((Algorithm::Winograd(tile, form), reason))
+}
+
+/// The tile, or where the bound on its error is above the budget, a smaller one that was not asked for by name.
+fn within_error(
+    tile: WinogradTile,
+    channels: usize,
+    options: &PlanOptions,
+    reason: String,
+) -> Result<(WinogradTile, String), String> {
+    let Some(budget) = options.winograd_error else { return Ok((tile, reason)) };
+    let factor = tile.error_factor(channels);
+    if factor <= budget {
+        return Ok((tile, reason));
+    }
+    let over = format!(
+        "the error bound of {0}x{0} outputs is {factor:.1} times that of direct convolution, {budget} is allowed",
+        tile.output
+    );
+    let small = WinogradTile { output: 2, ..tile };
+    if options.winograd == Winograd::Auto && small.error_factor(channels) <= budget {
+        return Ok((small, format!("{over}, {:.1} is that of 2x2", small.error_factor(channels))));
+    }
+    Err(over)
 }
 
 fn pointwise(shape: &ConvShape, _: &PlanOptions) -> Result<(Algorithm, String), String> {
@@ -336,4 +360,49 @@ fn gathered(shape: &ConvShape, _: &PlanOptions) -> Result<(Algorithm, String), S
         return Err("the window is too large to gather".into());
     }
     Ok((Algorithm::Im2col, "gathered windows".into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shape(channels: usize, size: usize) -> ConvShape {
+        let geometry = ConvGeometry {
+            in_height: size,
+            in_width: size,
+            out_height: size,
+            out_width: size,
+            kernel: [3, 3],
+            stride: [1, 1],
+            dilation: [1, 1],
+            pad_top: 1,
+            pad_left: 1,
+        };
+        ConvShape {
+            geometry,
+            groups: 1,
+            in_channels: channels,
+            out_channels: channels,
+            groups_are_blocks: true,
+            plain_input: false,
+        }
+    }
+
+    #[test]
+    fn an_error_budget_rejects_tiles() {
+        let chosen = |winograd, winograd_error| {
+            let options = PlanOptions { winograd, winograd_error, ..PlanOptions::default() };
+            choose(&shape(64, 56), &options)
+        };
+        assert_eq!(chosen(Winograd::Auto, None).algorithm.name(), "winograd-4");
+        assert_eq!(chosen(Winograd::Auto, Some(12.5)).algorithm.name(), "winograd-4");
+        let smaller = chosen(Winograd::Auto, Some(5.0));
+        assert_eq!(smaller.algorithm.name(), "winograd-2");
+        assert!(smaller.why.contains("12.4 times that of direct"), "{}", smaller.why);
+        let none = chosen(Winograd::Auto, Some(1.0));
+        assert_eq!(none.algorithm.name(), "direct");
+        assert!(none.why.contains("1 is allowed"), "{}", none.why);
+        // A tile asked for by name is not replaced by another.
+        assert_eq!(chosen(Winograd::Tile(4), Some(5.0)).algorithm.name(), "direct");
+    }
 }

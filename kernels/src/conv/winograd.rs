@@ -60,6 +60,25 @@ impl WinogradTile {
         height.div_ceil(self.output) * width.div_ceil(self.output)
     }
 
+    /// By how much the bound on a result's error may exceed that of direct convolution, for sums over so many
+    /// channels: whatever the weights, and inputs of one magnitude. `docs/winograd.md` derives it.
+    ///
+    /// # Panics
+    /// For a tile that has no kernels.
+    pub fn error_factor(self, channels: usize) -> f64 {
+        // Roundings besides one per channel; the largest |A'| (|G| e |G'| * |B'| 1 |B|) |A| over single taps e.
+        let (roundings, largest) = match (self.output, self.kernel) {
+            (2, 3) => (14, 16.0),
+            (4, 3) => (18, 175.5),
+            (6, 3) => (22, 1565.0),
+            (2, 5) => (20, 175.5),
+            (4, 5) => (24, 1565.0),
+            _ => panic!("no such tile"),
+        };
+        let direct = self.kernel * self.kernel * channels + 2;
+        (channels + roundings) as f64 / 2.0 * largest / direct as f64
+    }
+
     /// Blocks of scratch with which `count` tiles are worked on together.
     pub const fn scratch_of(
         self,
