@@ -7,6 +7,7 @@ mod dense_to_convolution;
 mod fold_batch_norm;
 mod fold_pad;
 mod fuse_epilogue;
+mod fuse_max_min;
 mod remove_identity;
 
 use crate::graph::{Graph, Node, ValueId};
@@ -25,7 +26,7 @@ pub struct Pass {
 }
 
 /// All passes, in the order in which they run.
-pub const PASSES: [Pass; 5] = [
+pub const PASSES: [Pass; 7] = [
     Pass {
         name: "remove_identity",
         identity: "x = x; a reshape of a reshape is the last one",
@@ -55,6 +56,18 @@ pub const PASSES: [Pass; 5] = [
         identity: "a dense layer on a flattened image is a convolution whose window is the image",
         bitwise: false,
         run: dense_to_convolution::run,
+    },
+    Pass {
+        name: "pool_max_min",
+        identity: "max-pool(relu(x), relu(-x)) = relu(max x), relu(-min x)",
+        bitwise: true,
+        run: fuse_max_min::pool,
+    },
+    Pass {
+        name: "fuse_max_min",
+        identity: "relu(y) and relu(-y) of a convolution's sum y, taken before the store",
+        bitwise: true,
+        run: fuse_max_min::convolution,
     },
 ];
 

@@ -34,6 +34,7 @@ struct Case {
     end_pads: [usize; 2],
     before: Activation,
     residual: bool,
+    scaled: bool,
     after: Activation,
     max_min: bool,
     special: bool,
@@ -72,6 +73,7 @@ struct Plain {
     weights: Vec<f32>,
     bias: Vec<f32>,
     residual: Vec<f32>,
+    scale: Vec<f32>,
 }
 
 impl Plain {
@@ -84,6 +86,7 @@ impl Plain {
             weights: numbers.plain(case.outputs * k, case.special && case.seed.is_multiple_of(4)),
             bias: numbers.plain(case.outputs, false),
             residual: numbers.plain(case.outputs * geometry.out_pixels(), case.special),
+            scale: numbers.plain(case.outputs, false),
         }
     }
 }
@@ -199,8 +202,9 @@ fn assert_close(case: &Case, plain: &Plain, got: &[Block]) {
             magnitude += bias.abs();
             if case.residual {
                 let residual = f64::from(plain.residual[output * height * width + pixel]);
-                v += residual;
-                magnitude += residual.abs();
+                let scale = if case.scaled { f64::from(plain.scale[output]) } else { 1.0 };
+                v += scale * residual;
+                magnitude += (scale * residual).abs();
             }
             let terms = (k + 2 + 2 + more) as f64;
             let bound = factor * terms * (f64::from(f32::EPSILON) * magnitude + 2f64.powi(-149));
@@ -241,6 +245,7 @@ prop_compose! {
         (pads, end_pads) in ([0..=3usize, 0..=3usize], [0..=3usize, 0..=3usize]),
         before in prop_oneof![3 => Just(Activation::Identity), 1 => activation()],
         residual: bool,
+        scaled in prop::bool::weighted(0.3),
         after in activation(),
         max_min in prop::bool::weighted(0.2),
         special in prop::bool::weighted(0.3),
@@ -248,7 +253,7 @@ prop_compose! {
     ) -> Case {
         let groups = 1;
         Case {
-            channels, outputs, groups, size, kernel, stride, dilation, pads, end_pads, before, residual, after,
+            channels, outputs, groups, size, kernel, stride, dilation, pads, end_pads, before, residual, scaled, after,
             max_min, special, seed,
         }
     }
@@ -295,6 +300,7 @@ fn rows_or_pixels(case: &Case) -> usize {
 struct After {
     bias: Vec<Block>,
     residual: Vec<Block>,
+    scale: Vec<Block>,
 }
 
 impl After {
@@ -302,6 +308,7 @@ impl After {
         Self {
             bias: to_blocks(&plain.bias, case.outputs),
             residual: to_blocks(&plain.residual, case.outputs),
+            scale: to_blocks(&plain.scale, case.outputs),
         }
     }
 
@@ -310,6 +317,7 @@ impl After {
             bias: &self.bias,
             before: case.before,
             residual: case.residual.then_some(&self.residual[..]),
+            residual_scale: case.scaled.then_some(&self.scale[..]),
             after: case.after,
             max_min: case.max_min,
         }
@@ -462,7 +470,7 @@ proptest! {
         case in dense_case().prop_filter("no output", |case| case.out_size().is_some()),
         cuts in prop::collection::vec(any::<Index>(), 0..3),
     ) {
-        check_gathered(&Case { max_min: false, ..case }, &cuts);
+        check_gathered(&case, &cuts);
     }
 
     #[test]

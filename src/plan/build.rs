@@ -4,6 +4,7 @@
 //! step. Concatenation and MaxMin write nothing twice: their inputs' producers write into the result's place.
 
 mod conv;
+mod max_min;
 mod plain;
 
 use std::collections::HashMap;
@@ -16,7 +17,7 @@ use super::memory::{self, Lifetime};
 use super::step::{MAX_RANK, Place, Plain, PlainPlace, Step, Strided, View, Work};
 use super::{Io, Plan, PlanOptions, Port};
 use crate::error::{Error, Result};
-use crate::graph::{Graph, MaxMinOrder, Node, Op, ValueId};
+use crate::graph::{Graph, Node, Op, ValueId};
 use crate::run::parallel::{Along, Cut};
 use crate::tensor::DType;
 
@@ -109,10 +110,16 @@ impl<'g> Builder<'g> {
                 }
                 Op::Unary(_) | Op::PRelu => of(node.inputs[0]),
                 Op::Conv(_) if self.is_depthwise(node) => of(node.inputs[0]),
+                Op::ConvMaxMin { .. } if self.is_depthwise(node) => {
+                    [of(node.inputs[0]), of(node.inputs[0])].concat()
+                }
+                Op::ConvMaxMin { .. } => vec![graph.shape(node.output)[1] / 2; 2],
                 Op::Binary(_) => {
                     self.main_operand(node).map_or_else(|| of(node.output), |a| of(node.inputs[a]))
                 }
-                Op::MaxMin { .. } => [of(node.inputs[0]), of(node.inputs[0])].concat(),
+                Op::MaxMin { .. } | Op::MaxMinPool { .. } => {
+                    [of(node.inputs[0]), of(node.inputs[0])].concat()
+                }
                 Op::Concat { axis: 1 } => node.inputs.iter().flat_map(|&input| of(input)).collect(),
                 _ => of(node.output),
             };
@@ -431,7 +438,8 @@ impl<'g> Builder<'g> {
 
     fn node(&mut self, node: &'g Node) -> Result<()> {
         match &node.op {
-            Op::Conv(conv) => self.convolution(node, conv),
+            Op::Conv(conv) => self.convolution(node, conv, None),
+            Op::ConvMaxMin { conv, order } => self.convolution(node, conv, Some(*order)),
             Op::Dense { after } => self.dense(node, *after),
             Op::Pool(pool) => {
                 let input = self.blocks_of(node.inputs[0])?;
@@ -478,21 +486,8 @@ impl<'g> Builder<'g> {
             Op::Binary(op) => self.binary(node, *op),
             Op::Softmax { axis } => self.softmax(node, *axis),
             Op::Concat { axis } => self.concat(node, *axis),
-            Op::MaxMin { order } => {
-                let input = self.blocks_of(node.inputs[0])?;
-                let output = self.make_blocked(node.output);
-                let half = View { layout: input.layout.clone(), ..output.clone() };
-                let other = View { skip: output.skip + input.layout.image_blocks(), ..half.clone() };
-                let (positive, negative) = match order {
-                    MaxMinOrder::PositiveFirst => (half, other),
-                    MaxMinOrder::NegativeFirst => (other, half),
-                };
-                self.push(
-                    node.name.clone(),
-                    Work::MaxMin { input, positive, negative },
-                    "both halves in one pass",
-                )
-            }
+            Op::MaxMin { order } => self.max_min(node, *order),
+            Op::MaxMinPool { pool, order } => self.max_min_pool(node, pool, *order),
             Op::Transpose { permutation } => self.transpose(node, permutation),
             Op::Reshape { .. } => self.reshape(node),
             Op::Pad { amounts, value } => self.pad(node, amounts, *value),

@@ -12,7 +12,7 @@ use sinew_kernels::isa::Kernels;
 use sinew_kernels::{Block, LANES, elementwise, layout, pool, strided};
 
 use super::borrow::views;
-use super::parallel::for_each_part;
+use super::parallel::{Cut, Part, for_each_part, for_each_part_of};
 use super::{Input, Output};
 use crate::graph::{BinaryOp, Pool, PoolKind};
 use crate::plan::layout::Blocked;
@@ -88,6 +88,9 @@ impl Run<'_, '_, '_> {
             Work::Affine { input, output, scale, shift } => self.affine(step, input, output, scale, shift),
             Work::PRelu { input, output, slope } => self.prelu(step, input, output, slope),
             Work::MaxMin { input, positive, negative } => self.max_min(input, positive, negative),
+            Work::MaxMinPool { pool, input, positive, negative } => {
+                self.max_min_pool(step, pool, input, [positive, negative]);
+            }
             Work::Softmax { input, output, lanes } => self.softmax(input, output, lanes),
             Work::Lrn { lanes, input, output, size, alpha, beta, bias } => {
                 self.lrn(lanes, input, output, (*size, *alpha, *beta, *bias));
@@ -255,24 +258,27 @@ impl Run<'_, '_, '_> {
             _ => None,
         };
         for index in 0..conv.output.layout.batch {
-            let ([input, residual], [output, scratch]) = open(
-                plan,
-                self.arena,
-                index,
-                [Some(&conv.input), conv.residual.as_ref()],
-                [image(plan, &conv.output, index), scratch.clone()],
-            );
+            let writes = [
+                image(plan, &conv.output, index),
+                negative_image(plan, conv.negative.as_ref(), index),
+                scratch.clone(),
+            ];
+            let reads = [Some(&conv.input), conv.residual.as_ref()];
+            let ([input, residual], [output, negative, scratch]) =
+                open(plan, self.arena, index, reads, writes);
             let in_group = in_blocks * conv.geometry.in_pixels();
+            let mut negative = negative.chunks_mut(out_blocks * out_plane);
             for (group, output) in output.chunks_mut(out_blocks * out_plane).enumerate() {
                 let first = group * out_blocks;
-                for_each_part(step.cut, output, out_plane, scratch, &|part, out, scratch| {
+                let negative = negative.next();
+                for_each_part_with(step.cut, output, negative, out_plane, scratch, &|part, out, scratch| {
                     let block = first + part.first_block;
                     let args = ConvArgs {
                         geometry: conv.geometry,
                         lanes: &conv.lanes,
                         input: &input[group * in_group..][..in_group],
                         weights: &weights[block * conv.weights_per_block..],
-                        epilogue: epilogue(conv, bias, residual, block, out_plane),
+                        epilogue: epilogue(plan, conv, bias, residual, block, out_plane),
                     };
                     match winograd {
                         Some((kernel, form)) => kernel.run(form, &args, part.pixels, out, scratch),
@@ -300,9 +306,14 @@ impl Run<'_, '_, '_> {
                 Some(view) if matches!(view.place, Place::Arena(_)) => image(plan, view, index),
                 _ => 0..0,
             };
-            let writes = [image(plan, &conv.output, index), self.scratch(step)];
-            let ([source, residual], [output, scratch]) =
+            let writes = [
+                image(plan, &conv.output, index),
+                negative_image(plan, conv.negative.as_ref(), index),
+                self.scratch(step),
+            ];
+            let ([source, residual], [output, negative, scratch]) =
                 views(self.arena, [in_arena.clone(), residual_range], writes);
+            let negative = conv.negative.as_ref().map(|_| negative);
             let residual = match &conv.residual {
                 Some(view) if view.place == Place::Weights => &plan.weights[image(plan, view, index)],
                 _ => residual,
@@ -315,7 +326,7 @@ impl Run<'_, '_, '_> {
                 PlainPlace::Input(input) => f32_input(&self.inputs[input]),
                 PlainPlace::Output(_) => unreachable!("outputs are only written"),
             };
-            for_each_part(step.cut, output, plane, scratch, &|part, out, scratch| {
+            for_each_part_with(step.cut, output, negative, plane, scratch, &|part, out, scratch| {
                 let block = part.first_block;
                 let args = PlainConvArgs {
                     geometry: conv.geometry,
@@ -327,8 +338,9 @@ impl Run<'_, '_, '_> {
                         bias: &bias[block..],
                         before: conv.before,
                         residual: conv.residual.as_ref().map(|_| &residual[block * plane..]),
+                        residual_scale: scale_from(plan, conv.residual_scale.as_ref(), block),
                         after: conv.after,
-                        max_min: false,
+                        max_min: conv.negative.is_some(),
                     },
                 };
                 (kernels.plain_image.run)(&args, part.pixels, bytemuck::cast_slice_mut(scratch), out);
@@ -344,9 +356,15 @@ impl Run<'_, '_, '_> {
         let scratch = self.scratch(step);
         for index in 0..conv.output.layout.batch {
             let reads = [Some(&conv.input), conv.residual.as_ref()];
-            let writes = [image(plan, &conv.output, index), scratch.clone()];
-            let ([input, residual], [output, scratch]) = open(plan, self.arena, index, reads, writes);
-            for_each_part(step.cut, output, plane, scratch, &|part, out, scratch| {
+            let writes = [
+                image(plan, &conv.output, index),
+                negative_image(plan, conv.negative.as_ref(), index),
+                scratch.clone(),
+            ];
+            let ([input, residual], [output, negative, scratch]) =
+                open(plan, self.arena, index, reads, writes);
+            let negative = conv.negative.as_ref().map(|_| negative);
+            for_each_part_with(step.cut, output, negative, plane, scratch, &|part, out, scratch| {
                 let block = part.first_block;
                 let args = grouped::GroupedArgs {
                     geometry: conv.geometry,
@@ -355,7 +373,7 @@ impl Run<'_, '_, '_> {
                     input,
                     first_block: block,
                     weights: &weights[block * conv.weights_per_block..],
-                    epilogue: epilogue(conv, bias, residual, block, plane),
+                    epilogue: epilogue(plan, conv, bias, residual, block, plane),
                 };
                 (kernels.grouped.run)(&args, part.pixels, out, scratch);
             });
@@ -369,15 +387,17 @@ impl Run<'_, '_, '_> {
         let (weights, bias) = (&plan.weights[conv.weights.clone()], &plan.weights[conv.bias.clone()]);
         for index in 0..conv.output.layout.batch {
             let reads = [Some(&conv.input), conv.residual.as_ref()];
-            let ([input, residual], [output]) =
-                open(plan, self.arena, index, reads, [image(plan, &conv.output, index)]);
-            for_each_part(step.cut, output, plane, &mut [], &|part, out, _| {
+            let writes =
+                [image(plan, &conv.output, index), negative_image(plan, conv.negative.as_ref(), index)];
+            let ([input, residual], [output, negative]) = open(plan, self.arena, index, reads, writes);
+            let negative = conv.negative.as_ref().map(|_| negative);
+            for_each_part_with(step.cut, output, negative, plane, &mut [], &|part, out, _| {
                 let block = part.first_block;
                 let args = DepthwiseArgs {
                     geometry: conv.geometry,
                     input: &input[block * in_plane..],
                     weights: &weights[block * conv.weights_per_block..],
-                    epilogue: epilogue(conv, bias, residual, block, plane),
+                    epilogue: epilogue(plan, conv, bias, residual, block, plane),
                 };
                 (kernels.depthwise.run)(&args, part.pixels, out);
             });
@@ -483,17 +503,7 @@ impl Run<'_, '_, '_> {
 
     fn pool(&mut self, step: &Step, pool: &Pool, input: &View, output: &View) {
         let kernels = self.kernels;
-        let geometry = ConvGeometry {
-            in_height: input.layout.height,
-            in_width: input.layout.width,
-            out_height: output.layout.height,
-            out_width: output.layout.width,
-            kernel: pool.kernel,
-            stride: pool.stride,
-            dilation: pool.dilation,
-            pad_top: pool.pads.top,
-            pad_left: pool.pads.left,
-        };
+        let geometry = window(pool, &input.layout, &output.layout);
         let kind = match pool.kind {
             PoolKind::Max => pool::PoolKind::Max,
             PoolKind::Average if pool.count_include_pad => {
@@ -529,6 +539,20 @@ impl Run<'_, '_, '_> {
             let writes = [image(self.plan, positive, index), image(self.plan, negative, index)];
             let ([x], [positive, negative]) = open(self.plan, self.arena, index, [Some(input)], writes);
             (self.kernels.maxmin.run)(x, positive, negative);
+        }
+    }
+
+    fn max_min_pool(&mut self, step: &Step, pool: &Pool, input: &View, [positive, negative]: [&View; 2]) {
+        let kernels = self.kernels;
+        let geometry = window(pool, &input.layout, &positive.layout);
+        let (in_plane, kind) = (geometry.in_pixels(), pool::PoolKind::Max);
+        for index in 0..input.layout.batch {
+            let writes = [image(self.plan, positive, index), image(self.plan, negative, index)];
+            let ([x], halves) = open(self.plan, self.arena, index, [Some(input)], writes);
+            for_each_part_of(step.cut, halves, geometry.out_pixels(), &mut [], &|part, out, _| {
+                let input = &x[part.first_block * in_plane..][..out.len() / 2 * in_plane];
+                (kernels.maxmin_pool.run)(&pool::PoolArgs { geometry, kind, input }, part.pixels, out);
+            });
         }
     }
 
@@ -573,13 +597,11 @@ impl Run<'_, '_, '_> {
 
     /// What the step computed, row-major; nothing where it writes a caller's output.
     pub(super) fn result(&self, step: &Step) -> Option<Tensor> {
-        let view = match step.work.views().last() {
-            Some(view) if step.work.output_layout().is_some() => *view,
-            _ => return None,
-        };
-        let layout = &view.layout;
-        let mut data = Vec::with_capacity(layout.batch * layout.channels() * layout.pixels());
-        for index in 0..layout.batch {
+        let written = step.work.written();
+        let batch = written.first()?.layout.batch;
+        let mut data = Vec::new();
+        for (index, view) in (0..batch).flat_map(|index| written.iter().map(move |view| (index, view))) {
+            let layout = &view.layout;
             let image = &self.arena[image(self.plan, view, index)];
             for (block, live) in layout.lanes().into_iter().enumerate() {
                 for lane in 0..usize::from(live) {
@@ -589,18 +611,12 @@ impl Run<'_, '_, '_> {
             }
         }
         canonicalize(&mut data);
-        let shape = vec![layout.batch, layout.channels(), layout.height, layout.width];
-        Tensor::new(shape, Data::F32(data)).ok()
+        Tensor::new(step.output_shape(), Data::F32(data)).ok()
     }
 
     /// Fills the dead lanes of what the step has written.
     pub(super) fn poison(&mut self, step: &Step) {
-        let written: &[&View] = match &step.work {
-            Work::MaxMin { positive, negative, .. } => &[positive, negative],
-            work if work.output_layout().is_some() => &[work.views()[work.views().len() - 1]],
-            _ => &[],
-        };
-        for view in written {
+        for view in step.work.written() {
             for index in 0..view.layout.batch {
                 let plane = view.layout.pixels();
                 let range = image(self.plan, view, index);
@@ -614,8 +630,49 @@ impl Run<'_, '_, '_> {
     }
 }
 
+/// The sizes of a pool.
+fn window(pool: &Pool, input: &Blocked, output: &Blocked) -> ConvGeometry {
+    ConvGeometry {
+        in_height: input.height,
+        in_width: input.width,
+        out_height: output.height,
+        out_width: output.width,
+        kernel: pool.kernel,
+        stride: pool.stride,
+        dilation: pool.dilation,
+        pad_top: pool.pads.top,
+        pad_left: pool.pads.left,
+    }
+}
+
+/// As [`image`], of MaxMin's other half, where there is one.
+fn negative_image(plan: &Plan, negative: Option<&View>, index: usize) -> Range<usize> {
+    negative.map_or(0..0, |view| image(plan, view, index))
+}
+
+/// Parts of an output of one half, or of two.
+fn for_each_part_with(
+    cut: Cut,
+    output: &mut [Block],
+    negative: Option<&mut [Block]>,
+    plane: usize,
+    scratch: &mut [Block],
+    compute: &(impl Fn(Part, &mut [&mut [Block]], &mut [Block]) + Sync),
+) {
+    match negative {
+        None => for_each_part(cut, output, plane, scratch, compute),
+        Some(negative) => for_each_part_of(cut, [output, negative], plane, scratch, compute),
+    }
+}
+
+/// A residual's factors from an output block on.
+fn scale_from<'a>(plan: &'a Plan, scale: Option<&Range<usize>>, block: usize) -> Option<&'a [Block]> {
+    scale.map(|range| &plan.weights[range.clone()][block..])
+}
+
 /// A convolution's epilogue from an output block on.
 fn epilogue<'a>(
+    plan: &'a Plan,
     conv: &ConvWork,
     bias: &'a [Block],
     residual: &'a [Block],
@@ -626,8 +683,9 @@ fn epilogue<'a>(
         bias: &bias[block..],
         before: conv.before,
         residual: conv.residual.as_ref().map(|_| &residual[block * plane..]),
+        residual_scale: scale_from(plan, conv.residual_scale.as_ref(), block),
         after: conv.after,
-        max_min: false,
+        max_min: conv.negative.is_some(),
     }
 }
 
