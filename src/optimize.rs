@@ -3,12 +3,14 @@
 //! A pass can be switched off by name; its effect on the result is then zero where the identity is bitwise, and within
 //! the bounds of `docs/numerics.md` where it is exact in real arithmetic only.
 
+mod average_first;
 mod dense_to_convolution;
 mod fold_batch_norm;
 mod fold_pad;
 mod fuse_epilogue;
 mod fuse_max_min;
 mod remove_identity;
+pub mod stack_streams;
 
 use crate::graph::{Graph, Node, ValueId};
 pub(crate) use fold_batch_norm::affine as batch_norm_affine;
@@ -26,7 +28,7 @@ pub struct Pass {
 }
 
 /// All passes, in the order in which they run.
-pub const PASSES: [Pass; 7] = [
+pub const PASSES: [Pass; 9] = [
     Pass {
         name: "remove_identity",
         identity: "x = x; a reshape of a reshape is the last one",
@@ -40,10 +42,22 @@ pub const PASSES: [Pass; 7] = [
         run: fold_pad::run,
     },
     Pass {
+        name: "stack_streams",
+        identity: "convolutions of r and t, added up, are one convolution of both; a shortcut is its centre tap",
+        bitwise: false,
+        run: stack_streams::run,
+    },
+    Pass {
         name: "fold_batch_norm",
         identity: "s * (w x + b) + t = (s w) x + (s b + t)",
         bitwise: false,
         run: fold_batch_norm::run,
+    },
+    Pass {
+        name: "average_first",
+        identity: "mean(w x + b) = w mean(x) + b of a 1x1 convolution without an activation",
+        bitwise: false,
+        run: average_first::run,
     },
     Pass {
         name: "fuse_epilogue",

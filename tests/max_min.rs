@@ -167,7 +167,11 @@ fn fused_and_apart_give_the_same_bits_everywhere() {
             for &isa in &isas {
                 for (threads, poison) in [(1, false), (2, true), (3, false)] {
                     let (got, steps) = run(&graph, &options(case.conv, threads, true), isa, poison, &input);
-                    assert!(got == want, "{case:?} {order:?} {pool:?} {isa} {threads} threads");
+                    assert!(
+                        got == want,
+                        "{}: {case:?} {order:?} {pool:?} {isa} {threads} threads",
+                        case.name
+                    );
                     let alone = if pool.is_some() { "maxmin-pool maxmin-pool" } else { "" };
                     let of_max_min: Vec<_> = steps.iter().filter(|step| step.starts_with("maxmin")).collect();
                     assert!(of_max_min.iter().all(|step| *step == alone), "{steps:?}");

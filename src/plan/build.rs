@@ -6,6 +6,7 @@
 mod conv;
 mod max_min;
 mod plain;
+mod shortcut;
 
 use std::collections::HashMap;
 
@@ -129,10 +130,13 @@ impl<'g> Builder<'g> {
             }
             let mut block = 0;
             for &input in &node.inputs {
-                // A reshape or a slice may be a view of something that lies elsewhere.
-                let is_view = self.producers.get(&input).is_none_or(|&producer| {
-                    matches!(graph.nodes[producer].op, Op::Reshape { .. } | Op::Slice { .. })
-                });
+                // A reshape or a slice may be a view of something that lies elsewhere; an input is packed into its place.
+                let is_view = match self.producers.get(&input) {
+                    Some(&producer) => {
+                        matches!(graph.nodes[producer].op, Op::Reshape { .. } | Op::Slice { .. })
+                    }
+                    None => !graph.inputs.contains(&input),
+                };
                 if !is_view {
                     self.homes.entry(input).or_insert((node.output, block));
                 }

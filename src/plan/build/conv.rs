@@ -9,6 +9,7 @@ use sinew_kernels::conv::{ConvGeometry, grouped, im2col, plain_image};
 use sinew_kernels::{Block, isa};
 
 use super::max_min::halves;
+use super::shortcut;
 use super::{Builder, image_strides, node_error, strided};
 use crate::error::Result;
 use crate::graph::{Conv, MaxMinOrder, Node, ValueId};
@@ -32,6 +33,8 @@ struct Layer<'g> {
     residual_scale: Option<ValueId>,
     after: Activation,
     max_min: Option<MaxMinOrder>,
+    /// Weights with the shortcut in them.
+    folded: Option<Vec<f32>>,
     macs: u64,
 }
 
@@ -100,6 +103,7 @@ impl<'g> Builder<'g> {
             residual_scale: node.inputs.get(4).copied(),
             after: conv.after,
             max_min,
+            folded: None,
             macs: self.graph.node_macs(node),
         })
     }
@@ -128,11 +132,12 @@ impl<'g> Builder<'g> {
             residual_scale,
             after,
             max_min,
+            folded: None,
             macs,
         })
     }
 
-    fn layer(&mut self, layer: Layer<'g>) -> Result<()> {
+    fn layer(&mut self, mut layer: Layer<'g>) -> Result<()> {
         let node = layer.node;
         let x = node.inputs[0];
         let (in_channels, out_channels) = (self.graph.shape(x)[1], self.graph.shape(node.inputs[1])[0]);
@@ -158,18 +163,27 @@ impl<'g> Builder<'g> {
         if let Some(choice) = choose::choose_fragments(&shape, self.options) {
             return self.fragments(layer, group_channels, choice);
         }
-        let choice = choose::choose(&shape, self.options);
+        let mut choice = choose::choose(&shape, self.options);
+        if let Some(scale) = layer.residual_scale.and_then(|id| self.graph.constant(id))
+            && layer.groups == 1
+            && shortcut::folds(node, &layer.geometry, choice.algorithm, self.options)
+        {
+            let (weights, _) = self.weights_of(&layer)?;
+            layer.folded = Some(shortcut::folded(weights, layer.geometry.taps(), scale));
+            (layer.residual, layer.residual_scale) = (None, None);
+            choice.why.push_str("; the shortcut is in the centre tap");
+        }
         match choice.algorithm {
             Algorithm::PlainImage => self.plain_image(layer, choice.why),
             algorithm => self.blocked_layer(layer, group_channels, algorithm, choice.why),
         }
     }
 
-    fn weights_of(&self, layer: &Layer<'g>) -> Result<(&'g [f32], &'g [f32])> {
+    fn weights_of<'l>(&self, layer: &'l Layer<'g>) -> Result<(&'l [f32], &'g [f32])> {
         let constants =
             (self.graph.constant(layer.node.inputs[1]), self.graph.constant(layer.node.inputs[2]));
         match constants {
-            (Some(weights), Some(bias)) => Ok((weights, bias)),
+            (Some(weights), Some(bias)) => Ok((layer.folded.as_deref().unwrap_or(weights), bias)),
             _ => Err(node_error(layer.node, "its weights and bias must be constants")),
         }
     }
