@@ -231,7 +231,7 @@ fn shortcut(finder: &mut Finder<'_>, id: ValueId) -> Option<(ValueId, [usize; 2]
                     (_, [1, 1]) => {}
                     // At odd sizes the convolution has a row or column more, and the last mean would reach outside.
                     (PoolKind::Average, [2, 2])
-                        if stride == [2, 2] && shape[2] % 2 == 0 && shape[3] % 2 == 0 =>
+                        if stride == [2, 2] && shape[2].is_multiple_of(2) && shape[3].is_multiple_of(2) =>
                     {
                         kind = TermKind::Average;
                     }
