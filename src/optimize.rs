@@ -3,13 +3,16 @@
 //! A pass can be switched off by name; its effect on the result is then zero where the identity is bitwise, and within
 //! the bounds of `docs/numerics.md` where it is exact in real arithmetic only.
 
+mod average_first;
 mod dense_to_convolution;
 mod fold_batch_norm;
 mod fold_pad;
 mod fuse_epilogue;
+mod fuse_max_min;
 pub mod fuse_squeeze_excite;
 mod gate_first;
 mod remove_identity;
+pub mod stack_streams;
 
 use crate::graph::{Graph, Node, ValueId};
 pub(crate) use fold_batch_norm::affine as batch_norm_affine;
@@ -27,7 +30,7 @@ pub struct Pass {
 }
 
 /// All passes, in the order in which they run.
-pub const PASSES: [Pass; 7] = [
+pub const PASSES: [Pass; 11] = [
     Pass {
         name: "remove_identity",
         identity: "x = x; a reshape of a reshape is the last one",
@@ -39,6 +42,12 @@ pub const PASSES: [Pass; 7] = [
         identity: "a convolution of a zero-padded image is the convolution with larger pads",
         bitwise: true,
         run: fold_pad::run,
+    },
+    Pass {
+        name: "stack_streams",
+        identity: "convolutions of r and t, added up, are one convolution of both; a shortcut is its centre tap",
+        bitwise: false,
+        run: stack_streams::run,
     },
     Pass {
         name: "fold_batch_norm",
@@ -59,6 +68,12 @@ pub const PASSES: [Pass; 7] = [
         run: gate_first::run,
     },
     Pass {
+        name: "average_first",
+        identity: "mean(w x + b) = w mean(x) + b of a 1x1 convolution without an activation",
+        bitwise: false,
+        run: average_first::run,
+    },
+    Pass {
         name: "fuse_epilogue",
         identity: "f(conv(x)) + y and f(conv(x) + y) with sum and f taken before the store",
         bitwise: true,
@@ -69,6 +84,18 @@ pub const PASSES: [Pass; 7] = [
         identity: "a dense layer on a flattened image is a convolution whose window is the image",
         bitwise: false,
         run: dense_to_convolution::run,
+    },
+    Pass {
+        name: "pool_max_min",
+        identity: "max-pool(relu(x), relu(-x)) = relu(max x), relu(-min x)",
+        bitwise: true,
+        run: fuse_max_min::pool,
+    },
+    Pass {
+        name: "fuse_max_min",
+        identity: "relu(y) and relu(-y) of a convolution's sum y, taken before the store",
+        bitwise: true,
+        run: fuse_max_min::convolution,
     },
 ];
 

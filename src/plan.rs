@@ -31,6 +31,8 @@ pub struct PlanOptions {
     pub winograd_error: Option<f64>,
     /// Whether weights are kept as they are in the file and transformed inside a run: slower, without any growth.
     pub compact_weights: bool,
+    /// Where the identity shortcut of a layer stacked from streams is added.
+    pub shortcut: Shortcut,
     /// Whether graph inputs and outputs change layout inside a run.
     pub io: Io,
     /// First-level data cache that blocking assumes, in bytes. Never detected.
@@ -47,6 +49,7 @@ impl Default for PlanOptions {
             winograd: Winograd::Auto,
             winograd_error: None,
             compact_weights: false,
+            shortcut: Shortcut::Auto,
             io: Io::Plain,
             l1_bytes: 32 << 10,
             l2_bytes: 1 << 20,
@@ -63,6 +66,17 @@ pub enum Winograd {
     Off,
     /// Only this output tile.
     Tile(usize),
+}
+
+/// Where a layer's identity shortcut goes, of those that [`crate::optimize::stack_streams`] makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shortcut {
+    /// Added to the sums under Winograd, whose transforms would round it; otherwise folded.
+    Auto,
+    /// Into the centre tap: a product among the others.
+    Fold,
+    /// To the sums, with one rounding.
+    Add,
 }
 
 /// The layout at the graph's edges.

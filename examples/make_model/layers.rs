@@ -106,9 +106,14 @@ impl Layers {
     }
 
     pub fn input(&mut self, shape: [usize; 4]) -> String {
-        self.builder.input("x", DType::F32, shape);
-        self.shapes.insert("x".to_owned(), shape.to_vec());
-        "x".to_owned()
+        self.named_input("x", shape)
+    }
+
+    /// One of several inputs.
+    pub fn named_input(&mut self, name: &str, shape: [usize; 4]) -> String {
+        self.builder.input(name, DType::F32, shape);
+        self.shapes.insert(name.to_owned(), shape.to_vec());
+        name.to_owned()
     }
 
     pub fn finish(mut self, y: &str) -> Vec<u8> {

@@ -41,7 +41,7 @@ pub struct Kind {
     pub build: fn(&Settings) -> Result<Vec<u8>>,
 }
 
-pub const KINDS: [Kind; 11] = [
+pub const KINDS: [Kind; 13] = [
     Kind { name: "resnet", size: 224, batch_norm: true, build: |settings| resnet(settings, Block::Plain) },
     Kind {
         name: "se_resnet",
@@ -70,6 +70,8 @@ pub const KINDS: [Kind; 11] = [
         build: |settings| mobilenet(settings, Act::HardSwishApart),
     },
     Kind { name: "rir_cifar", size: 32, batch_norm: false, build: rir },
+    Kind { name: "rir_block", size: 32, batch_norm: true, build: rir_block },
+    Kind { name: "maxmin_block", size: 32, batch_norm: false, build: max_min_block },
     Kind { name: "maxmin_cifar", size: 32, batch_norm: false, build: max_min },
     Kind { name: "dilated", size: 224, batch_norm: false, build: dilated },
     Kind { name: "tiny", size: 8, batch_norm: false, build: tiny },
@@ -229,6 +231,28 @@ fn generalized(net: &mut Layers, r: &str, t: &str, channels: usize, stride: usiz
         *stream = net.add(&from_residual, &from_transient, Act::None)?;
     }
     Ok([net.add(&streams[0], &shortcut, Act::Relu)?, net.act(&streams[1], Act::Relu)?])
+}
+
+/// One generalized layer of 48 channels a stream.
+fn rir_block(settings: &Settings) -> Result<Vec<u8>> {
+    let mut net = Layers::new("rir_block", settings.seed, settings.batch_norm);
+    let channels = settings.channels(48);
+    let shape = [settings.batch, channels, settings.size, settings.size];
+    let streams = ["r", "t"].map(|name| net.named_input(name, shape));
+    let [r, t] = generalized(&mut net, &streams[0], &streams[1], channels, 1)?;
+    let both = net.concat(&[&r, &t]);
+    Ok(net.finish(&both))
+}
+
+/// Convolution, MaxMin and a pool, from 64 channels.
+fn max_min_block(settings: &Settings) -> Result<Vec<u8>> {
+    let mut net = Layers::new("maxmin_block", settings.seed, settings.batch_norm);
+    let channels = settings.channels(64);
+    let x = net.input([settings.batch, channels, settings.size, settings.size]);
+    let y = net.conv(&x, channels, Conv::new(3).act(Act::None))?;
+    let y = net.max_min(&y)?;
+    let y = net.max_pool(&y, 2, 2);
+    Ok(net.finish(&y))
 }
 
 fn max_min(settings: &Settings) -> Result<Vec<u8>> {

@@ -11,7 +11,7 @@ use crate::elementwise::ActivateInPlaceFn;
 use crate::simd::{Simd, unroll};
 use crate::{Block, LANES};
 
-/// `after(before(sum * scale + bias) + residual)`.
+/// `after(before(sum * scale + bias) + residual)`, the residual times a number per channel where it has a scale.
 #[derive(Clone, Copy, Debug)]
 pub struct Epilogue<'a> {
     /// One block per output block; zeros where the layer has no bias.
@@ -23,6 +23,8 @@ pub struct Epilogue<'a> {
     pub before: Activation,
     /// `[output block][pixel]`, laid out as the whole output planes.
     pub residual: Option<&'a [Block]>,
+    /// One block per output block, by which the residual is multiplied in one fused multiply-add.
+    pub residual_scale: Option<&'a [Block]>,
     /// Applied last.
     pub after: Activation,
     /// MaxMin: the output has twice the slices, and the second half receives `after(-v)` where the first half
@@ -40,7 +42,10 @@ impl<'a> Epilogue<'a> {
 
     /// Whether a [`Finish`] is needed after the tail.
     pub(crate) fn has_rest(&self) -> bool {
-        self.max_min || self.before != Activation::Identity || self.after.as_clamp().is_none()
+        self.max_min
+            || self.residual_scale.is_some()
+            || self.before != Activation::Identity
+            || self.after.as_clamp().is_none()
     }
 
     /// What every producer of an output relies on; gives the number of output blocks.
@@ -58,6 +63,7 @@ impl<'a> Epilogue<'a> {
             self.residual.is_none_or(|residual| residual.len() >= blocks * plane),
             "residual of every block"
         );
+        assert!(self.residual_scale.is_none_or(|scale| scale.len() >= blocks), "scale of every block");
         blocks
     }
 
@@ -68,6 +74,7 @@ impl<'a> Epilogue<'a> {
             bias: &self.bias[block..],
             scale: self.scale.map(|scale| &scale[block..]),
             residual,
+            residual_scale: self.residual_scale.map(|scale| &scale[block..]),
             ..*self
         }
     }
@@ -183,13 +190,15 @@ pub(crate) struct Rest<'a> {
     before: Activation,
     after: Activation,
     residual: Option<&'a [Block]>,
+    residual_scale: Option<&'a Block>,
 }
 
 impl<'a> Epilogue<'a> {
     /// The rest for `len` pixels from `pixel` on, in output block `block` of planes of `plane` pixels.
     pub(crate) fn rest(&self, block: usize, plane: usize, pixel: usize, len: usize) -> Rest<'a> {
         let residual = self.residual.map(|residual| &residual[block * plane + pixel..][..len]);
-        Rest { before: self.before, after: self.after, residual }
+        let residual_scale = self.residual_scale.map(|scale| &scale[block]);
+        Rest { before: self.before, after: self.after, residual, residual_scale }
     }
 
     /// The second pass, if there is one, of output blocks `blocks`, over pixels `at..at + len` of their slices,
@@ -202,9 +211,20 @@ impl<'a> Epilogue<'a> {
         (at, len): (usize, usize),
         out: &mut [&mut [Block]],
     ) {
-        if !self.has_rest() {
-            return;
+        if self.has_rest() {
+            self.finish_all(finish, blocks, (plane, pixel), (at, len), out);
         }
+    }
+
+    /// As [`Self::finish`], where no tile has applied a tail: bias and sum are all that there is.
+    pub(crate) fn finish_all(
+        &self,
+        finish: Finish,
+        blocks: Range<usize>,
+        (plane, pixel): (usize, usize),
+        (at, len): (usize, usize),
+        out: &mut [&mut [Block]],
+    ) {
         let (out, negative) = out.split_at_mut(self.blocks(out.len()));
         for block in blocks {
             let negative = negative.get_mut(block).map(|slice| &mut slice[at..at + len]);
@@ -225,12 +245,27 @@ pub(crate) fn finish<S: Simd>(
     activate(rest.before, out);
     if let Some(residual) = rest.residual {
         assert_eq!(residual.len(), out.len());
-        for (out, residual) in out.iter_mut().zip(residual) {
-            simd.store(out, simd.add(simd.load(out), simd.load(residual)));
+        if let Some(scale) = rest.residual_scale {
+            let scale = simd.load(scale);
+            for (out, residual) in out.iter_mut().zip(residual) {
+                simd.store(out, simd.mul_add(simd.load(residual), scale, simd.load(out)));
+            }
+        } else {
+            for (out, residual) in out.iter_mut().zip(residual) {
+                simd.store(out, simd.add(simd.load(out), simd.load(residual)));
+            }
         }
     }
     if let Some(negative) = negative {
         assert_eq!(negative.len(), out.len());
+        if rest.after == Activation::Relu {
+            for (negative, out) in negative.iter_mut().zip(&mut *out) {
+                let v = simd.load(out);
+                simd.store(negative, simd.relu(simd.neg(v)));
+                simd.store(out, simd.relu(v));
+            }
+            return;
+        }
         for (negative, out) in negative.iter_mut().zip(&*out) {
             simd.store(negative, simd.neg(simd.load(out)));
         }

@@ -25,6 +25,7 @@ use crate::conv::plain_image::PlainConvKernel;
 use crate::conv::winograd::Winograd;
 use crate::depthwise::DepthwiseFn;
 use crate::elementwise::{ActivateFn, ActivateInPlaceFn, BinaryFn, MaxMinFn, ScaleFn};
+use crate::epilogue::Finish;
 use crate::layout::{PackFn, UnpackFn};
 use crate::pool::{GlobalPoolFn, PoolFn, SqueezeFn};
 use crate::probe::ProbeKernel;
@@ -118,6 +119,8 @@ pub struct Kernels {
     pub scale: Kernel<ScaleFn>,
     /// `relu(x)` and `relu(-x)` in one pass.
     pub maxmin: Kernel<MaxMinFn>,
+    /// What an epilogue leaves after the tiles.
+    pub(crate) finish: Finish,
     /// Plain to blocks.
     pub pack: Kernel<PackFn>,
     /// Blocks to plain.

@@ -34,6 +34,8 @@ struct Case {
     end_pads: [usize; 2],
     before: Activation,
     residual: bool,
+    /// Whether the residual is multiplied by a number per output channel.
+    residual_scaled: bool,
     after: Activation,
     max_min: bool,
     /// Whether the sums are multiplied by a number per output channel.
@@ -217,8 +219,9 @@ fn assert_close(case: &Case, plain: &Plain, got: &[Block]) {
             magnitude = magnitude * scale.abs() + bias.abs();
             if case.residual {
                 let residual = f64::from(plain.residual[output * height * width + pixel]);
-                v += residual;
-                magnitude += residual.abs();
+                let scale = if case.residual_scaled { f64::from(plain.scale[output]) } else { 1.0 };
+                v += scale * residual;
+                magnitude += (scale * residual).abs();
             }
             let terms = (k + 2 + 2 + more) as f64;
             let bound = factor * terms * (f64::from(f32::EPSILON) * magnitude + 2f64.powi(-149));
@@ -259,6 +262,7 @@ prop_compose! {
         (pads, end_pads) in ([0..=3usize, 0..=3usize], [0..=3usize, 0..=3usize]),
         before in prop_oneof![3 => Just(Activation::Identity), 1 => activation()],
         residual: bool,
+        residual_scaled in prop::bool::weighted(0.3),
         after in activation(),
         max_min in prop::bool::weighted(0.2),
         scaled in prop::bool::weighted(0.3),
@@ -267,8 +271,8 @@ prop_compose! {
     ) -> Case {
         let groups = 1;
         Case {
-            channels, outputs, groups, size, kernel, stride, dilation, pads, end_pads, before, residual, after,
-            max_min, scaled, special, seed,
+            channels, outputs, groups, size, kernel, stride, dilation, pads, end_pads, before, residual,
+            residual_scaled, after, max_min, scaled, special, seed,
         }.affordable()
     }
 }
@@ -332,6 +336,7 @@ impl After {
             scale: case.scaled.then_some(&self.scale[..]),
             before: case.before,
             residual: case.residual.then_some(&self.residual[..]),
+            residual_scale: case.residual_scaled.then_some(&self.scale[..]),
             after: case.after,
             max_min: case.max_min,
         }
@@ -484,7 +489,7 @@ proptest! {
         case in dense_case().prop_filter("no output", |case| case.out_size().is_some()),
         cuts in prop::collection::vec(any::<Index>(), 0..3),
     ) {
-        check_gathered(&Case { max_min: false, ..case }, &cuts);
+        check_gathered(&case, &cuts);
     }
 
     #[test]

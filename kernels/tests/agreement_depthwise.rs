@@ -162,6 +162,7 @@ fn check(case: &Case, cuts: &[Index]) {
             bias: &bias,
             before: case.before,
             residual: case.residual.then_some(&residual[..]),
+            residual_scale: None,
             after: case.after,
             max_min: case.max_min,
         },

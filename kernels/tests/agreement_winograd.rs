@@ -44,6 +44,7 @@ struct Layer {
     packed: Vec<Block>,
     bias: Vec<Block>,
     residual: Option<Vec<Block>>,
+    residual_scale: Option<Vec<Block>>,
     before: Activation,
     after: Activation,
     max_min: bool,
@@ -92,6 +93,7 @@ impl Layer {
             packed,
             bias,
             residual: None,
+            residual_scale: None,
             before: Activation::Identity,
             after: Activation::Identity,
             max_min: false,
@@ -128,6 +130,7 @@ impl Layer {
                 bias: &self.bias[blocks.start..],
                 before: self.before,
                 residual: self.residual.as_ref().map(|residual| &residual[blocks.start * plane..]),
+                residual_scale: self.residual_scale.as_ref().map(|scale| &scale[blocks.start..]),
                 after: self.after,
                 max_min: self.max_min,
             },
@@ -379,6 +382,7 @@ prop_compose! {
         lanes in prop::collection::vec(1..=16u8, 1..4),
         out_blocks in 1..7usize,
         has_residual in any::<bool>(),
+        scaled in any::<bool>(),
         before in activations(),
         after in activations(),
         max_min in any::<bool>(),
@@ -391,6 +395,7 @@ prop_compose! {
         let mut random = Random(seed | 2);
         if has_residual {
             layer.residual = Some(random.blocks(out_blocks * layer.geometry.out_pixels()));
+            layer.residual_scale = scaled.then(|| random.blocks(out_blocks));
             layer.before = before;
         }
         (layer.after, layer.max_min) = (after, max_min);

@@ -1,7 +1,7 @@
 //! The options that every command with a model has: what it runs on and how.
 
 use clap::Args;
-use sinew::plan::{Family, Io, PlanOptions, Winograd};
+use sinew::plan::{Family, Io, PlanOptions, Shortcut, Winograd};
 use sinew::{Isa, SessionOptions};
 
 /// Threads, instruction set, algorithms, and the form of the answer.
@@ -25,6 +25,10 @@ pub(super) struct EngineArguments {
     /// Keep weights as they are in the file and transform them in each run: slower, without any growth
     #[arg(long)]
     compact_weights: bool,
+    /// Where the shortcut of a residual layer made of streams goes: fold (centre tap) or add (to the sums) [default: add
+    /// under Winograd, else fold]
+    #[arg(long, value_name = "PLACE", value_parser = shortcut)]
+    shortcut: Option<Shortcut>,
     /// A pass or a recovered form that is left out; repeatable, `sinew plan` lists those that apply
     #[arg(long, value_name = "NAME")]
     pub(super) without: Vec<String>,
@@ -49,6 +53,7 @@ impl EngineArguments {
             winograd: self.winograd.unwrap_or(Winograd::Auto),
             winograd_error: self.winograd_error,
             compact_weights: self.compact_weights,
+            shortcut: self.shortcut.unwrap_or(Shortcut::Auto),
             io,
             ..PlanOptions::default()
         }
@@ -68,6 +73,14 @@ fn family(name: &str) -> Result<Family, String> {
         .into_iter()
         .find(|family| family.name() == name)
         .ok_or_else(|| "expected direct, im2col or winograd".into())
+}
+
+fn shortcut(place: &str) -> Result<Shortcut, String> {
+    match place {
+        "fold" => Ok(Shortcut::Fold),
+        "add" => Ok(Shortcut::Add),
+        _ => Err("expected fold or add".into()),
+    }
 }
 
 fn winograd(tile: &str) -> Result<Winograd, String> {

@@ -9,7 +9,7 @@ use sinew::Error;
 use sinew::error::Unsupported;
 use sinew::graph::{Graph, ValueId};
 use sinew::onnx::{Imported, Missed, Recovered, Recovery};
-use sinew::optimize::fuse_squeeze_excite;
+use sinew::optimize::{fuse_squeeze_excite, stack_streams};
 
 use super::load::{ShapeArguments, import_bytes, read_model, recovered};
 use super::table::Table;
@@ -88,9 +88,22 @@ fn supported(imported: &Imported, recovery: &Recovery, report: &mut Report) {
     for missed in &recovery.missed {
         report.line(format!("missed {} at \"{}\": {}", missed.what, missed.node, missed.reason));
     }
+    let streams = stack_streams::found(graph);
+    for found in &streams {
+        report.line(match &found.missed {
+            None => format!("recovered {} at \"{}\"", found.what, found.node),
+            Some(reason) => format!("missed {} at \"{}\": {reason}", found.what, found.node),
+        });
+    }
+    let of_streams = |missed: bool| {
+        let wanted = streams.iter().filter(move |found| found.missed.is_some() == missed);
+        wanted.map(move |found| match &found.missed {
+            None => json!({ "what": found.what, "node": found.node }),
+            Some(reason) => json!({ "what": found.what, "node": found.node, "reason": reason }),
+        })
+    };
     let recovered = |found: &Recovered| json!({ "what": found.what, "node": found.node });
-    let missed =
-        |missed: &Missed| json!({ "what": missed.what, "node": missed.node, "reason": missed.reason });
+    let missed = |missed: &Missed| json!({ "what": missed.what, "node": missed.node, "reason": missed.reason });
     report.set("opset", imported.opset);
     report.set("producer", imported.producer.as_str());
     report.set("parameters", parameters);
@@ -98,8 +111,11 @@ fn supported(imported: &Imported, recovery: &Recovery, report: &mut Report) {
     report.set("inputs", ports(graph, &graph.inputs));
     report.set("outputs", ports(graph, &graph.outputs));
     report.set("ops", json!(ops));
-    report.set("recovered", recovery.recovered.iter().map(recovered).collect::<Value>());
-    report.set("missed", recovery.missed.iter().map(missed).collect::<Value>());
+    report.set(
+        "recovered",
+        recovery.recovered.iter().map(recovered).chain(of_streams(false)).collect::<Value>(),
+    );
+    report.set("missed", recovery.missed.iter().map(missed).chain(of_streams(true)).collect::<Value>());
     report.set("unsupported", json!([]));
 }
 

@@ -114,12 +114,13 @@ impl Graph {
             ));
         }
         let constant = match &node.op {
-            Op::Conv(_) | Op::Dense { .. } => 1..3,
+            Op::Conv(_) | Op::ConvMaxMin { .. } | Op::Dense { .. } => 1..3,
             Op::BatchNorm { .. } => 1..5,
             Op::Excite(excite) => excite.constants(),
             _ => 0..0,
         };
-        for &id in &node.inputs[constant] {
+        let residual_scale = node.op.convolution().and_then(|_| node.inputs.get(4));
+        for &id in node.inputs[constant].iter().chain(residual_scale) {
             let value = self.value(id);
             if value.constant.as_deref().and_then(Tensor::as_f32).is_none() {
                 return Err(format!("input \"{}\" is not a constant", value.name));

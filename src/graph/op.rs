@@ -9,7 +9,8 @@ use crate::tensor::DType;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
     /// Inputs: x `[N, C, H, W]`, weights `[O, C / groups, KH, KW]` (constant), bias `[O]` (constant), and a residual of
-    /// the output's shape where `residual` is set. Output `[N, O, H', W']`.
+    /// the output's shape where `residual` is set, which a fifth input `[O]` (constant) multiplies if there is one. Output
+    /// `[N, O, H', W']`.
     Conv(Conv),
     /// `y = after(x * w^T + b)`. Inputs: x `[N, K]`, weights `[O, K]` (constant), bias `[O]` (constant).
     Dense {
@@ -45,6 +46,21 @@ pub enum Op {
     /// MaxMin (CReLU): `relu(x)` and `relu(-x)` as twice the channels. Input: x `[N, C, H, W]`.
     MaxMin {
         /// `[all x, then all -x]`, or the reverse.
+        order: MaxMinOrder,
+    },
+    /// MaxMin of a convolution, from its sums: `after(v)` and `after(-v)` for `v = before(sum + bias) + residual`. Inputs
+    /// as those of the convolution; output `[N, 2 O, H', W']`. Made by a pass, never by a file.
+    ConvMaxMin {
+        /// The convolution; its `after` is a ReLU.
+        conv: Conv,
+        /// As of `MaxMin`.
+        order: MaxMinOrder,
+    },
+    /// The max pool of MaxMin: `relu(max x)` and `relu(-min x)` of each window. Input: x `[N, C, H, W]`. Made by a pass.
+    MaxMinPool {
+        /// The window.
+        pool: Pool,
+        /// As of `MaxMin`.
         order: MaxMinOrder,
     },
     /// Reorders dimensions: output dimension `i` is input dimension `permutation[i]`. Input: x.
@@ -115,7 +131,7 @@ pub struct Conv {
     pub groups: usize,
     /// Applied before the residual is added.
     pub before: Activation,
-    /// Whether a fourth input is added.
+    /// Whether a fourth input is added, times a fifth one where that is there.
     pub residual: bool,
     /// Applied last.
     pub after: Activation,
@@ -197,6 +213,15 @@ impl Op {
         }
     }
 
+    /// The convolution in a node, and the order of its halves where MaxMin is taken of its sums.
+    pub fn convolution(&self) -> Option<(&Conv, Option<MaxMinOrder>)> {
+        match self {
+            Op::Conv(conv) => Some((conv, None)),
+            Op::ConvMaxMin { conv, order } => Some((conv, Some(*order))),
+            _ => None,
+        }
+    }
+
     /// A short name for messages and listings: the ONNX operator where there is one.
     pub fn name(&self) -> &'static str {
         match self {
@@ -238,6 +263,8 @@ impl Op {
             Op::Softmax { .. } => "Softmax",
             Op::Concat { .. } => "Concat",
             Op::MaxMin { .. } => "MaxMin",
+            Op::ConvMaxMin { .. } => "ConvMaxMin",
+            Op::MaxMinPool { .. } => "MaxMinPool",
             Op::Transpose { .. } => "Transpose",
             Op::Reshape { .. } => "Reshape",
             Op::Pad { .. } => "Pad",

@@ -38,10 +38,9 @@ pub fn infer(op: &Op, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
             x.to_vec()
         }
         Op::Concat { axis } => concat_shape(*axis, inputs)?,
-        Op::MaxMin { .. } => {
-            let [n, c, h, w] = image(one(inputs)?)?;
-            vec![n, multiply(c, 2)?, h, w]
-        }
+        Op::MaxMin { .. } => twice_the_channels(image(one(inputs)?)?.to_vec())?,
+        Op::ConvMaxMin { conv, .. } => twice_the_channels(conv_shape(conv, inputs)?)?,
+        Op::MaxMinPool { pool, .. } => twice_the_channels(pool_shape(pool, inputs)?)?,
         Op::Transpose { permutation } => transpose_shape(permutation, one(inputs)?)?,
         Op::Reshape { shape } => {
             let x = one(inputs)?;
@@ -119,13 +118,22 @@ pub fn elements(shape: &[usize]) -> Result<usize, String> {
 /// Bytes of f32 must fit an `isize`, the most that Rust allocates.
 const MAX_ELEMENTS: usize = isize::MAX as usize / 4;
 
+fn twice_the_channels(mut shape: Vec<usize>) -> Result<Vec<usize>, String> {
+    shape[1] = multiply(shape[1], 2)?;
+    Ok(shape)
+}
+
 pub(super) fn conv_shape(conv: &Conv, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
     let (operands, residual) = match (inputs.len(), conv.residual) {
         (3, false) => (inputs, None),
         (4, true) => (&inputs[..3], Some(inputs[3])),
+        (5, true) if inputs[4].len() == 1 && inputs[4] == inputs[2] => (&inputs[..3], Some(inputs[3])),
         (n, residual) => {
-            let expected =
-                if residual { "4 inputs: x, weights, bias, residual" } else { "3 inputs: x, weights, bias" };
+            let expected = if residual {
+                "4 inputs: x, weights, bias, residual (and its scale, like the bias)"
+            } else {
+                "3 inputs: x, weights, bias"
+            };
             return Err(format!("{n} inputs, expected {expected}"));
         }
     };

@@ -116,7 +116,16 @@ impl Writer<'_> {
         let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
         let output = self.name(node.output);
         match &node.op {
-            Op::Conv(conv) => return self.conv(node, conv, &inputs),
+            Op::Conv(conv) if inputs.len() < 5 => return self.conv(node, conv, &inputs),
+            Op::Conv(_) | Op::ConvMaxMin { .. } | Op::MaxMinPool { .. } => {
+                let reason =
+                    "a fused form, which ONNX does not have: a graph is written before it is optimized";
+                return Err(crate::Error::Node {
+                    op: node.op.name().into(),
+                    node: node.name.clone(),
+                    reason: reason.into(),
+                });
+            }
             Op::Dense { after } => {
                 let attributes = [("transB", 1.into())];
                 if *after == Activation::Identity {

@@ -5,7 +5,9 @@
 
 mod conv;
 mod excite;
+mod max_min;
 mod plain;
+mod shortcut;
 
 use std::collections::HashMap;
 
@@ -17,7 +19,7 @@ use super::memory::{self, Lifetime};
 use super::step::{MAX_RANK, Place, Plain, PlainPlace, Step, Strided, View, Work};
 use super::{Io, Plan, PlanOptions, Port};
 use crate::error::{Error, Result};
-use crate::graph::{Excite, Graph, MaxMinOrder, Node, Op, PoolKind, ValueId};
+use crate::graph::{Excite, Graph, Node, Op, PoolKind, ValueId};
 use crate::run::parallel::{Along, Cut};
 use crate::tensor::DType;
 
@@ -110,10 +112,16 @@ impl<'g> Builder<'g> {
                 }
                 Op::Unary(_) | Op::PRelu | Op::Excite(Excite::Scale { .. }) => of(node.inputs[0]),
                 Op::Conv(_) if self.is_depthwise(node) => of(node.inputs[0]),
+                Op::ConvMaxMin { .. } if self.is_depthwise(node) => {
+                    [of(node.inputs[0]), of(node.inputs[0])].concat()
+                }
+                Op::ConvMaxMin { .. } => vec![graph.shape(node.output)[1] / 2; 2],
                 Op::Binary(_) => {
                     self.main_operand(node).map_or_else(|| of(node.output), |a| of(node.inputs[a]))
                 }
-                Op::MaxMin { .. } => [of(node.inputs[0]), of(node.inputs[0])].concat(),
+                Op::MaxMin { .. } | Op::MaxMinPool { .. } => {
+                    [of(node.inputs[0]), of(node.inputs[0])].concat()
+                }
                 Op::Concat { axis: 1 } => node.inputs.iter().flat_map(|&input| of(input)).collect(),
                 _ => of(node.output),
             };
@@ -123,10 +131,13 @@ impl<'g> Builder<'g> {
             }
             let mut block = 0;
             for &input in &node.inputs {
-                // A reshape or a slice may be a view of something that lies elsewhere.
-                let is_view = self.producers.get(&input).is_none_or(|&producer| {
-                    matches!(graph.nodes[producer].op, Op::Reshape { .. } | Op::Slice { .. })
-                });
+                // A reshape or a slice may be a view of something that lies elsewhere; an input is packed into its place.
+                let is_view = match self.producers.get(&input) {
+                    Some(&producer) => {
+                        matches!(graph.nodes[producer].op, Op::Reshape { .. } | Op::Slice { .. })
+                    }
+                    None => !graph.inputs.contains(&input),
+                };
                 if !is_view {
                     self.homes.entry(input).or_insert((node.output, block));
                 }
@@ -432,7 +443,8 @@ impl<'g> Builder<'g> {
 
     fn node(&mut self, node: &'g Node) -> Result<()> {
         match &node.op {
-            Op::Conv(conv) => self.convolution(node, conv),
+            Op::Conv(conv) => self.convolution(node, conv, None),
+            Op::ConvMaxMin { conv, order } => self.convolution(node, conv, Some(*order)),
             Op::Dense { after } => self.dense(node, *after),
             Op::Pool(pool) => {
                 let input = self.blocks_of(node.inputs[0])?;
@@ -482,21 +494,8 @@ impl<'g> Builder<'g> {
             Op::Binary(op) => self.binary(node, *op),
             Op::Softmax { axis } => self.softmax(node, *axis),
             Op::Concat { axis } => self.concat(node, *axis),
-            Op::MaxMin { order } => {
-                let input = self.blocks_of(node.inputs[0])?;
-                let output = self.make_blocked(node.output);
-                let half = View { layout: input.layout.clone(), ..output.clone() };
-                let other = View { skip: output.skip + input.layout.image_blocks(), ..half.clone() };
-                let (positive, negative) = match order {
-                    MaxMinOrder::PositiveFirst => (half, other),
-                    MaxMinOrder::NegativeFirst => (other, half),
-                };
-                self.push(
-                    node.name.clone(),
-                    Work::MaxMin { input, positive, negative },
-                    "both halves in one pass",
-                )
-            }
+            Op::MaxMin { order } => self.max_min(node, *order),
+            Op::MaxMinPool { pool, order } => self.max_min_pool(node, pool, *order),
             Op::Transpose { permutation } => self.transpose(node, permutation),
             Op::Reshape { .. } => self.reshape(node),
             Op::Pad { amounts, value } => self.pad(node, amounts, *value),

@@ -40,26 +40,20 @@ impl Step {
     pub fn output_shape(&self) -> Vec<usize> {
         match &self.work {
             Work::ArgMax { extents: [outer, _, inner], .. } => vec![outer * inner],
-            Work::MaxMin { positive: View { layout, .. }, negative, .. } => {
-                let channels = layout.channels() + negative.layout.channels();
-                vec![layout.batch, channels, layout.height, layout.width]
-            }
-            work => match work.output_layout() {
-                Some(layout) => vec![layout.batch, layout.channels(), layout.height, layout.width],
-                None => work.plains().last().map(|plain| vec![plain.len]).unwrap_or_default(),
+            work => match work.written()[..] {
+                [View { layout, .. }, ref more @ ..] => {
+                    let channels =
+                        layout.channels() + more.iter().map(|view| view.layout.channels()).sum::<usize>();
+                    vec![layout.batch, channels, layout.height, layout.width]
+                }
+                [] => work.plains().last().map(|plain| vec![plain.len]).unwrap_or_default(),
             },
         }
     }
 
     /// The buffer of the arena that the result goes to, and the block in it; none where it goes to the caller.
     pub(super) fn output_buffer(&self) -> Option<(usize, usize)> {
-        if let Work::MaxMin { positive, negative, .. } = &self.work
-            && let Place::Arena(buffer) = positive.place
-        {
-            return Some((buffer, positive.skip.min(negative.skip)));
-        }
-        if self.work.output_layout().is_some() {
-            let view = self.work.views().pop()?;
+        if let Some(view) = self.work.written().first() {
             return if let Place::Arena(buffer) = view.place { Some((buffer, view.skip)) } else { None };
         }
         match self.work.plains().last()?.place {
@@ -145,11 +139,15 @@ pub(crate) struct ConvWork {
     pub(crate) groups: usize,
     pub(crate) input: View,
     pub(crate) output: View,
+    /// Where MaxMin's other half goes: `after(-v)` where `output` gets `after(v)`.
+    pub(crate) negative: Option<View>,
     pub(crate) residual: Option<View>,
     /// What the sums are multiplied by, one number per output channel, and the bias times that.
     pub(crate) scale: Option<[View; 2]>,
     /// Where the means of the output's planes go.
     pub(crate) squeeze: Option<View>,
+    /// Of the residual, per channel, among the weights.
+    pub(crate) residual_scale: Option<Range<usize>>,
     /// Packed weights, all groups; each output block's are `weights_per_block` apart.
     pub(crate) weights: Range<usize>,
     pub(crate) weights_per_block: usize,
@@ -169,7 +167,10 @@ pub(crate) struct PlainConvWork {
     pub(crate) strides: [usize; 4],
     pub(crate) input: Plain,
     pub(crate) output: View,
+    /// As of [`ConvWork`].
+    pub(crate) negative: Option<View>,
     pub(crate) residual: Option<View>,
+    pub(crate) residual_scale: Option<Range<usize>>,
     /// Packed weights; each output block's are `weights_per_block` apart.
     pub(crate) weights: Range<usize>,
     pub(crate) weights_per_block: usize,
@@ -301,6 +302,13 @@ pub(crate) enum Work {
         positive: View,
         negative: View,
     },
+    /// The max pools of both.
+    MaxMinPool {
+        pool: Pool,
+        input: View,
+        positive: View,
+        negative: View,
+    },
     Softmax {
         input: View,
         output: View,
@@ -366,6 +374,7 @@ impl Work {
             Work::Scale { .. } => "scale",
             Work::PRelu { .. } => "prelu",
             Work::MaxMin { .. } => "maxmin",
+            Work::MaxMinPool { .. } => "maxmin-pool",
             Work::Softmax { .. } => "softmax",
             Work::Lrn { .. } => "lrn",
             Work::ArgMax { .. } => "argmax",
@@ -381,24 +390,17 @@ impl Work {
             Work::CopyPixels { from, to, .. } | Work::CopyChannels { from, to, .. } => vec![from, to],
             Work::Conv(conv) => {
                 let [scale, bias] = conv.scale.as_ref().map_or([None; 2], |pair| pair.each_ref().map(Some));
-                [
-                    Some(&conv.input),
-                    conv.residual.as_ref(),
-                    scale,
-                    bias,
-                    conv.squeeze.as_ref(),
-                    Some(&conv.output),
-                ]
-                .into_iter()
-                .flatten()
-                .collect()
+                let read = [Some(&conv.input), conv.residual.as_ref(), scale, bias];
+                let written = [conv.squeeze.as_ref(), Some(&conv.output), conv.negative.as_ref()];
+                read.into_iter().chain(written).flatten().collect()
             }
             Work::Gate(gate) => vec![&gate.input, &gate.output],
             Work::Scale { input, scale, residual, output, .. } => {
                 [Some(input), Some(scale), residual.as_ref(), Some(output)].into_iter().flatten().collect()
             }
             Work::PlainConv(conv) => {
-                [conv.residual.as_ref(), Some(&conv.output)].into_iter().flatten().collect()
+                let views = [conv.residual.as_ref(), Some(&conv.output), conv.negative.as_ref()];
+                views.into_iter().flatten().collect()
             }
             Work::Pool { input, output, .. }
             | Work::GlobalPool { input, output, .. }
@@ -411,7 +413,28 @@ impl Work {
                 Operand::Same(b) | Operand::PerChannel(b) | Operand::PerPixel(b) => vec![a, b, output],
                 Operand::Scalar(_) => vec![a, output],
             },
-            Work::MaxMin { input, positive, negative } => vec![input, positive, negative],
+            Work::MaxMin { input, positive, negative }
+            | Work::MaxMinPool { input, positive, negative, .. } => vec![input, positive, negative],
+        }
+    }
+
+    /// The places in blocks that the step writes, in the order in which they lie.
+    pub(crate) fn written(&self) -> Vec<&View> {
+        let halves = match self {
+            Work::Convert { .. } | Work::CopyPlain { .. } | Work::ArgMax { .. } | Work::Unpack { .. } => {
+                return vec![];
+            }
+            Work::MaxMin { positive, negative, .. } | Work::MaxMinPool { positive, negative, .. } => {
+                Some((positive, negative))
+            }
+            Work::Conv(conv) => conv.negative.as_ref().map(|negative| (&conv.output, negative)),
+            Work::PlainConv(conv) => conv.negative.as_ref().map(|negative| (&conv.output, negative)),
+            _ => None,
+        };
+        match halves {
+            Some((positive, negative)) if positive.skip < negative.skip => vec![positive, negative],
+            Some((positive, negative)) => vec![negative, positive],
+            None => self.views().pop().into_iter().collect(),
         }
     }
 

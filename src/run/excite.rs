@@ -106,6 +106,7 @@ fn dense(plan: &Plan, kernels: &Kernels, layer: &GateLayer, input: &[Block], out
                 scale: None,
                 before: Activation::Identity,
                 residual: None,
+                residual_scale: None,
                 after: layer.after,
                 max_min: false,
             },

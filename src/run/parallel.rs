@@ -59,22 +59,55 @@ pub fn for_each_part(
     scratch: &mut [Block],
     compute: &(impl Fn(Part, &mut [&mut [Block]], &mut [Block]) + Sync),
 ) {
-    debug_assert_eq!(out.len() % plane, 0);
+    for_each_part_of(cut, [out], plane, scratch, compute);
+}
+
+/// As [`for_each_part`], for an output in halves of as many blocks each, or one half: `compute` gets the slices of the
+/// part's blocks in the first one, then those in the other.
+pub fn for_each_part_of<const H: usize>(
+    cut: Cut,
+    mut halves: [&mut [Block]; H],
+    plane: usize,
+    scratch: &mut [Block],
+    compute: &(impl Fn(Part, &mut [&mut [Block]], &mut [Block]) + Sync),
+) {
+    debug_assert!(halves.iter().all(|half| half.len() == halves[0].len() && half.len() % plane == 0));
     let piece = scratch.len() / cut.parts;
     match cut.along {
         Along::Blocks { unit } => {
             let split = Blocks { plane, unit, piece, parallel: cut.parts > 1, compute };
-            split.run(0, out, cut.parts, scratch);
+            split.run(0, halves, cut.parts, scratch);
         }
         Along::Pixels { unit } => {
-            for (run, out) in out.chunks_mut(MAX_PLANES * plane).enumerate() {
-                let split =
-                    Pixels { first_block: run * MAX_PLANES, unit, piece, parallel: cut.parts > 1, compute };
-                let mut planes = Planes::of(out, plane);
+            let run = MAX_PLANES / H;
+            let mut first_block = 0;
+            while !halves[0].is_empty() {
+                let (now, later) = split_halves(halves, run * plane);
+                halves = later;
+                let split = Pixels { first_block, unit, piece, parallel: cut.parts > 1, compute };
+                let mut planes = Planes::of(now, plane);
                 split.run(&mut planes, 0..plane, cut.parts, scratch);
+                first_block += run;
             }
         }
     }
+}
+
+/// Up to `at` blocks of each half, and the rest.
+fn split_halves<const H: usize>(
+    halves: [&mut [Block]; H],
+    at: usize,
+) -> ([&mut [Block]; H], [&mut [Block]; H]) {
+    let mut rest: [&mut [Block]; H] = std::array::from_fn(|_| Default::default());
+    let mut rests = rest.iter_mut();
+    let start = halves.map(|half| {
+        let (start, end) = half.split_at_mut(at.min(half.len()));
+        if let Some(rest) = rests.next() {
+            *rest = end;
+        }
+        start
+    });
+    (start, rest)
 }
 
 /// How many of `total`, in multiples of `unit`, the first half of `parts` parts gets.
@@ -103,11 +136,17 @@ struct Blocks<'f, F> {
 }
 
 impl<F: Fn(Part, &mut [&mut [Block]], &mut [Block]) + Sync> Blocks<'_, F> {
-    fn run(&self, first_block: usize, out: &mut [Block], parts: usize, scratch: &mut [Block]) {
-        let blocks = out.len() / self.plane;
+    fn run<const H: usize>(
+        &self,
+        first_block: usize,
+        mut halves: [&mut [Block]; H],
+        parts: usize,
+        scratch: &mut [Block],
+    ) {
+        let blocks = halves[0].len() / self.plane;
         let share = first_share(blocks, self.unit, parts);
         if parts > 1 && share > 0 && share < blocks {
-            let (left, right) = out.split_at_mut(share * self.plane);
+            let (left, right) = split_halves(halves, share * self.plane);
             let (left_scratch, right_scratch) = scratch.split_at_mut(parts / 2 * self.piece);
             join(
                 || self.run(first_block, left, parts / 2, left_scratch),
@@ -116,10 +155,15 @@ impl<F: Fn(Part, &mut [&mut [Block]], &mut [Block]) + Sync> Blocks<'_, F> {
             return;
         }
         let _state = self.parallel.then(FpState::set_default);
-        for (run, out) in out.chunks_mut(MAX_PLANES * self.plane).enumerate() {
-            let part = Part { first_block: first_block + run * MAX_PLANES, pixels: 0..self.plane };
-            let mut planes = Planes::of(out, self.plane);
+        let run = MAX_PLANES / H;
+        let mut first_block = first_block;
+        while !halves[0].is_empty() {
+            let (now, later) = split_halves(halves, run * self.plane);
+            halves = later;
+            let mut planes = Planes::of(now, self.plane);
+            let part = Part { first_block, pixels: 0..self.plane };
             (self.compute)(part, planes.slices(), &mut scratch[..self.piece]);
+            first_block += run;
         }
     }
 }
@@ -162,10 +206,11 @@ fn no_planes<'a>() -> [&'a mut [Block]; MAX_PLANES] {
 }
 
 impl<'a> Planes<'a> {
-    fn of(out: &'a mut [Block], plane: usize) -> Self {
+    fn of<const H: usize>(halves: [&'a mut [Block]; H], plane: usize) -> Self {
         let mut planes = no_planes();
         let mut count = 0;
-        for (slot, plane) in planes.iter_mut().zip(out.chunks_mut(plane)) {
+        let all = halves.into_iter().flat_map(|half| half.chunks_mut(plane));
+        for (slot, plane) in planes.iter_mut().zip(all) {
             *slot = plane;
             count += 1;
         }
@@ -211,6 +256,28 @@ mod tests {
         }
     }
 
+    /// Blocks of two halves stay together.
+    fn check_halves(cut: Cut, blocks: usize, plane: usize) {
+        let mut out = vec![[-1.0; 16]; 2 * blocks * plane];
+        let (first, second) = out.split_at_mut(blocks * plane);
+        for_each_part_of(cut, [first, second], plane, &mut [], &|part, planes, _| {
+            let (first, second) = planes.split_at_mut(planes.len() / 2);
+            assert_eq!(first.len(), second.len());
+            for (half, planes) in [first, second].into_iter().enumerate() {
+                for (block, plane) in planes.iter_mut().enumerate() {
+                    assert_eq!(plane.len(), part.pixels.len());
+                    for (pixel, value) in part.pixels.clone().zip(plane.iter_mut()) {
+                        assert_eq!(value[0], -1.0);
+                        *value = [((half * blocks + part.first_block + block) * 1000 + pixel) as f32; 16];
+                    }
+                }
+            }
+        });
+        for (i, value) in out.iter().enumerate() {
+            assert_eq!(value[0], (i / plane * 1000 + i % plane) as f32);
+        }
+    }
+
     #[test]
     fn parts_cover_the_output_once() {
         for parts in 1..=5 {
@@ -218,6 +285,8 @@ mod tests {
                 for unit in [1, 3, 14] {
                     check(Cut { parts, along: Along::Blocks { unit } }, blocks, plane);
                     check(Cut { parts, along: Along::Pixels { unit } }, blocks, plane);
+                    check_halves(Cut { parts, along: Along::Blocks { unit } }, blocks, plane);
+                    check_halves(Cut { parts, along: Along::Pixels { unit } }, blocks, plane);
                 }
             }
         }

@@ -13,7 +13,7 @@ use sinew_kernels::{Block, LANES, elementwise, layout, pool, strided};
 
 use super::borrow::views;
 use super::excite::squeeze;
-use super::parallel::for_each_part;
+use super::parallel::{Cut, Part, for_each_part, for_each_part_of};
 use super::{Input, Output};
 use crate::graph::{BinaryOp, Pool, PoolKind};
 use crate::plan::layout::Blocked;
@@ -93,6 +93,9 @@ impl Run<'_, '_, '_> {
             }
             Work::PRelu { input, output, slope } => self.prelu(step, input, output, slope),
             Work::MaxMin { input, positive, negative } => self.max_min(input, positive, negative),
+            Work::MaxMinPool { pool, input, positive, negative } => {
+                self.max_min_pool(step, pool, input, [positive, negative]);
+            }
             Work::Softmax { input, output, lanes } => self.softmax(input, output, lanes),
             Work::Lrn { lanes, input, output, size, alpha, beta, bias } => {
                 self.lrn(lanes, input, output, (*size, *alpha, *beta, *bias));
@@ -260,26 +263,28 @@ impl Run<'_, '_, '_> {
             _ => None,
         };
         for index in 0..conv.output.layout.batch {
-            let means = conv.squeeze.as_ref().map_or(0..0, |view| image(plan, view, index));
-            let (operands, [output, scratch, means]) = open(
-                plan,
-                self.arena,
-                index,
-                operands(conv),
-                [image(plan, &conv.output, index), scratch.clone(), means],
-            );
+            let writes = [
+                image(plan, &conv.output, index),
+                optional_image(plan, conv.negative.as_ref(), index),
+                optional_image(plan, conv.squeeze.as_ref(), index),
+                scratch.clone(),
+            ];
+            let (operands, [output, negative, means, scratch]) =
+                open(plan, self.arena, index, operands(conv), writes);
             let input = operands[0];
             let in_group = in_blocks * conv.geometry.in_pixels();
+            let mut negative = negative.chunks_mut(out_blocks * out_plane);
             for (group, output) in output.chunks_mut(out_blocks * out_plane).enumerate() {
                 let first = group * out_blocks;
-                for_each_part(step.cut, output, out_plane, scratch, &|part, out, scratch| {
+                let negative = negative.next();
+                for_each_part_with(step.cut, output, negative, out_plane, scratch, &|part, out, scratch| {
                     let block = first + part.first_block;
                     let args = ConvArgs {
                         geometry: conv.geometry,
                         lanes: &conv.lanes,
                         input: &input[group * in_group..][..in_group],
                         weights: &weights[block * conv.weights_per_block..],
-                        epilogue: epilogue(conv, bias, operands, block, out_plane),
+                        epilogue: epilogue(plan, conv, bias, operands, block, out_plane),
                     };
                     match winograd {
                         Some((kernel, form)) => kernel.run(form, &args, part.pixels, out, scratch),
@@ -310,9 +315,14 @@ impl Run<'_, '_, '_> {
                 Some(view) if matches!(view.place, Place::Arena(_)) => image(plan, view, index),
                 _ => 0..0,
             };
-            let writes = [image(plan, &conv.output, index), self.scratch(step)];
-            let ([source, residual], [output, scratch]) =
+            let writes = [
+                image(plan, &conv.output, index),
+                optional_image(plan, conv.negative.as_ref(), index),
+                self.scratch(step),
+            ];
+            let ([source, residual], [output, negative, scratch]) =
                 views(self.arena, [in_arena.clone(), residual_range], writes);
+            let negative = conv.negative.as_ref().map(|_| negative);
             let residual = match &conv.residual {
                 Some(view) if view.place == Place::Weights => &plan.weights[image(plan, view, index)],
                 _ => residual,
@@ -325,7 +335,7 @@ impl Run<'_, '_, '_> {
                 PlainPlace::Input(input) => f32_input(&self.inputs[input]),
                 PlainPlace::Output(_) => unreachable!("outputs are only written"),
             };
-            for_each_part(step.cut, output, plane, scratch, &|part, out, scratch| {
+            for_each_part_with(step.cut, output, negative, plane, scratch, &|part, out, scratch| {
                 let block = part.first_block;
                 let args = PlainConvArgs {
                     geometry: conv.geometry,
@@ -338,8 +348,9 @@ impl Run<'_, '_, '_> {
                         scale: None,
                         before: conv.before,
                         residual: conv.residual.as_ref().map(|_| &residual[block * plane..]),
+                        residual_scale: scale_from(plan, conv.residual_scale.as_ref(), block),
                         after: conv.after,
-                        max_min: false,
+                        max_min: conv.negative.is_some(),
                     },
                 };
                 (kernels.plain_image.run)(&args, part.pixels, bytemuck::cast_slice_mut(scratch), out);
@@ -354,11 +365,17 @@ impl Run<'_, '_, '_> {
         let (weights, bias) = (&plan.weights[conv.weights.clone()], &plan.weights[conv.bias.clone()]);
         let scratch = self.scratch(step);
         for index in 0..conv.output.layout.batch {
-            let means = conv.squeeze.as_ref().map_or(0..0, |view| image(plan, view, index));
-            let writes = [image(plan, &conv.output, index), scratch.clone(), means];
-            let (operands, [output, scratch, means]) = open(plan, self.arena, index, operands(conv), writes);
+            let writes = [
+                image(plan, &conv.output, index),
+                optional_image(plan, conv.negative.as_ref(), index),
+                optional_image(plan, conv.squeeze.as_ref(), index),
+                scratch.clone(),
+            ];
+            let (operands, [output, negative, means, scratch]) =
+                open(plan, self.arena, index, operands(conv), writes);
             let input = operands[0];
-            for_each_part(step.cut, output, plane, scratch, &|part, out, scratch| {
+            let negative = conv.negative.as_ref().map(|_| negative);
+            for_each_part_with(step.cut, output, negative, plane, scratch, &|part, out, scratch| {
                 let block = part.first_block;
                 let args = grouped::GroupedArgs {
                     geometry: conv.geometry,
@@ -367,7 +384,7 @@ impl Run<'_, '_, '_> {
                     input,
                     first_block: block,
                     weights: &weights[block * conv.weights_per_block..],
-                    epilogue: epilogue(conv, bias, operands, block, plane),
+                    epilogue: epilogue(plan, conv, bias, operands, block, plane),
                 };
                 (kernels.grouped.run)(&args, part.pixels, out, scratch);
             });
@@ -383,17 +400,22 @@ impl Run<'_, '_, '_> {
         let (in_plane, plane) = (conv.geometry.in_pixels(), conv.output.layout.pixels());
         let (weights, bias) = (&plan.weights[conv.weights.clone()], &plan.weights[conv.bias.clone()]);
         for index in 0..conv.output.layout.batch {
-            let means = conv.squeeze.as_ref().map_or(0..0, |view| image(plan, view, index));
-            let writes = [image(plan, &conv.output, index), means];
-            let (operands, [output, means]) = open(plan, self.arena, index, operands(conv), writes);
+            let writes = [
+                image(plan, &conv.output, index),
+                optional_image(plan, conv.negative.as_ref(), index),
+                optional_image(plan, conv.squeeze.as_ref(), index),
+            ];
+            let (operands, [output, negative, means]) =
+                open(plan, self.arena, index, operands(conv), writes);
             let input = operands[0];
-            for_each_part(step.cut, output, plane, &mut [], &|part, out, _| {
+            let negative = conv.negative.as_ref().map(|_| negative);
+            for_each_part_with(step.cut, output, negative, plane, &mut [], &|part, out, _| {
                 let block = part.first_block;
                 let args = DepthwiseArgs {
                     geometry: conv.geometry,
                     input: &input[block * in_plane..],
                     weights: &weights[block * conv.weights_per_block..],
-                    epilogue: epilogue(conv, bias, operands, block, plane),
+                    epilogue: epilogue(plan, conv, bias, operands, block, plane),
                 };
                 (kernels.depthwise.run)(&args, part.pixels, out);
             });
@@ -502,17 +524,7 @@ impl Run<'_, '_, '_> {
 
     fn pool(&mut self, step: &Step, pool: &Pool, input: &View, output: &View) {
         let kernels = self.kernels;
-        let geometry = ConvGeometry {
-            in_height: input.layout.height,
-            in_width: input.layout.width,
-            out_height: output.layout.height,
-            out_width: output.layout.width,
-            kernel: pool.kernel,
-            stride: pool.stride,
-            dilation: pool.dilation,
-            pad_top: pool.pads.top,
-            pad_left: pool.pads.left,
-        };
+        let geometry = window(pool, &input.layout, &output.layout);
         let kind = match pool.kind {
             PoolKind::Max => pool::PoolKind::Max,
             PoolKind::Average if pool.count_include_pad => {
@@ -548,6 +560,20 @@ impl Run<'_, '_, '_> {
             let writes = [image(self.plan, positive, index), image(self.plan, negative, index)];
             let ([x], [positive, negative]) = open(self.plan, self.arena, index, [Some(input)], writes);
             (self.kernels.maxmin.run)(x, positive, negative);
+        }
+    }
+
+    fn max_min_pool(&mut self, step: &Step, pool: &Pool, input: &View, [positive, negative]: [&View; 2]) {
+        let kernels = self.kernels;
+        let geometry = window(pool, &input.layout, &positive.layout);
+        let (in_plane, kind) = (geometry.in_pixels(), pool::PoolKind::Max);
+        for index in 0..input.layout.batch {
+            let writes = [image(self.plan, positive, index), image(self.plan, negative, index)];
+            let ([x], halves) = open(self.plan, self.arena, index, [Some(input)], writes);
+            for_each_part_of(step.cut, halves, geometry.out_pixels(), &mut [], &|part, out, _| {
+                let input = &x[part.first_block * in_plane..][..out.len() / 2 * in_plane];
+                (kernels.maxmin_pool.run)(&pool::PoolArgs { geometry, kind, input }, part.pixels, out);
+            });
         }
     }
 
@@ -592,13 +618,11 @@ impl Run<'_, '_, '_> {
 
     /// What the step computed, row-major; nothing where it writes a caller's output.
     pub(super) fn result(&self, step: &Step) -> Option<Tensor> {
-        let view = match step.work.views().last() {
-            Some(view) if step.work.output_layout().is_some() => *view,
-            _ => return None,
-        };
-        let layout = &view.layout;
-        let mut data = Vec::with_capacity(layout.batch * layout.channels() * layout.pixels());
-        for index in 0..layout.batch {
+        let written = step.work.written();
+        let batch = written.first()?.layout.batch;
+        let mut data = Vec::new();
+        for (index, view) in (0..batch).flat_map(|index| written.iter().map(move |view| (index, view))) {
+            let layout = &view.layout;
             let image = &self.arena[image(self.plan, view, index)];
             for (block, live) in layout.lanes().into_iter().enumerate() {
                 for lane in 0..usize::from(live) {
@@ -608,19 +632,16 @@ impl Run<'_, '_, '_> {
             }
         }
         canonicalize(&mut data);
-        let shape = vec![layout.batch, layout.channels(), layout.height, layout.width];
-        Tensor::new(shape, Data::F32(data)).ok()
+        Tensor::new(step.output_shape(), Data::F32(data)).ok()
     }
 
     /// Fills the dead lanes of what the step has written.
     pub(super) fn poison(&mut self, step: &Step) {
-        let written: &[&View] = match &step.work {
-            Work::MaxMin { positive, negative, .. } => &[positive, negative],
-            Work::Conv(conv) => &[conv.squeeze.as_ref().unwrap_or(&conv.output), &conv.output],
-            work if work.output_layout().is_some() => &[work.views()[work.views().len() - 1]],
-            _ => &[],
+        let squeeze = match &step.work {
+            Work::Conv(conv) => conv.squeeze.as_ref(),
+            _ => None,
         };
-        for view in written {
+        for view in step.work.written().into_iter().chain(squeeze) {
             for index in 0..view.layout.batch {
                 let plane = view.layout.pixels();
                 let range = image(self.plan, view, index);
@@ -640,8 +661,49 @@ fn operands(conv: &ConvWork) -> [Option<&View>; 4] {
     [Some(&conv.input), conv.residual.as_ref(), scale, bias]
 }
 
+/// The sizes of a pool.
+fn window(pool: &Pool, input: &Blocked, output: &Blocked) -> ConvGeometry {
+    ConvGeometry {
+        in_height: input.height,
+        in_width: input.width,
+        out_height: output.height,
+        out_width: output.width,
+        kernel: pool.kernel,
+        stride: pool.stride,
+        dilation: pool.dilation,
+        pad_top: pool.pads.top,
+        pad_left: pool.pads.left,
+    }
+}
+
+/// As [`image`], of something that not every step writes: MaxMin's other half, the means of planes.
+fn optional_image(plan: &Plan, view: Option<&View>, index: usize) -> Range<usize> {
+    view.map_or(0..0, |view| image(plan, view, index))
+}
+
+/// Parts of an output of one half, or of two.
+fn for_each_part_with(
+    cut: Cut,
+    output: &mut [Block],
+    negative: Option<&mut [Block]>,
+    plane: usize,
+    scratch: &mut [Block],
+    compute: &(impl Fn(Part, &mut [&mut [Block]], &mut [Block]) + Sync),
+) {
+    match negative {
+        None => for_each_part(cut, output, plane, scratch, compute),
+        Some(negative) => for_each_part_of(cut, [output, negative], plane, scratch, compute),
+    }
+}
+
+/// A residual's factors from an output block on.
+fn scale_from<'a>(plan: &'a Plan, scale: Option<&Range<usize>>, block: usize) -> Option<&'a [Block]> {
+    scale.map(|range| &plan.weights[range.clone()][block..])
+}
+
 /// A convolution's epilogue from an output block on.
 fn epilogue<'a>(
+    plan: &'a Plan,
     conv: &ConvWork,
     bias: &'a [Block],
     [_, residual, scale, scaled_bias]: [&'a [Block]; 4],
@@ -654,8 +716,9 @@ fn epilogue<'a>(
         scale: conv.scale.as_ref().map(|_| &scale[block..]),
         before: conv.before,
         residual: conv.residual.as_ref().map(|_| &residual[block * plane..]),
+        residual_scale: scale_from(plan, conv.residual_scale.as_ref(), block),
         after: conv.after,
-        max_min: false,
+        max_min: conv.negative.is_some(),
     }
 }
 

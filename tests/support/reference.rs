@@ -338,6 +338,7 @@ fn node_value(op: &Op, x: &[&Exact], shape: &[usize]) -> Exact {
                 (out.values[image + half + at], out.error[image + half + at]) = (second, error);
             }
         }
+        Op::ConvMaxMin { .. } | Op::MaxMinPool { .. } => unreachable!("made by passes only"),
         Op::Transpose { permutation } => {
             for (flat, index) in indices(shape).enumerate() {
                 let mut source = vec![0; index.len()];

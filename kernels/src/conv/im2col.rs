@@ -12,7 +12,6 @@ use core::ops::Range;
 
 use super::{ConvArgs, ConvGeometry};
 use crate::activation::Activation;
-use crate::elementwise::{BinaryArgs, BinaryOp, Operand};
 use crate::epilogue::Epilogue;
 use crate::isa::Kernels;
 use crate::{Block, LANES};
@@ -35,7 +34,7 @@ pub fn scratch_blocks(geometry: &ConvGeometry, lanes: &[u8], bytes: usize) -> us
 /// Computes `pixels` of the output blocks in `out`; `scratch` holds one column at least.
 ///
 /// # Panics
-/// Where an operand does not fit the geometry, or with MaxMin.
+/// Where an operand does not fit the geometry.
 pub fn run(
     kernels: &Kernels,
     args: &ConvArgs<'_>,
@@ -43,8 +42,7 @@ pub fn run(
     out: &mut [&mut [Block]],
     scratch: &mut [Block],
 ) {
-    args.check(&pixels, out);
-    assert!(!args.epilogue.max_min, "MaxMin is a step of its own here");
+    let blocks = args.check(&pixels, out);
     let column = column_blocks(&args.geometry, args.lanes);
     let strip = scratch.len() / column.max(1);
     assert!(strip > 0, "the scratch holds one gathered pixel");
@@ -53,10 +51,11 @@ pub fn run(
         let end = pixels.end.min(start + strip);
         let columns = &mut scratch[..column * (end - start)];
         gather(args, start..end, columns);
-        multiply(kernels, args, columns, start - pixels.start, out);
+        multiply(kernels, args, columns, start - pixels.start, &mut out[..blocks]);
         start = end;
     }
-    finish(kernels, args, pixels, out);
+    let (plane, part) = (args.geometry.out_pixels(), (0, pixels.len()));
+    args.epilogue.finish_all(kernels.finish, 0..blocks, (plane, pixels.start), part, out);
 }
 
 /// Writes the windows of `pixels`.
@@ -113,6 +112,7 @@ fn multiply(kernels: &Kernels, args: &ConvArgs<'_>, columns: &[Block], at: usize
             scale: args.epilogue.scale.map(|scale| &scale[block..]),
             before: Activation::Identity,
             residual: None,
+            residual_scale: None,
             after: Activation::Identity,
             max_min: false,
         };
@@ -129,19 +129,3 @@ fn multiply(kernels: &Kernels, args: &ConvArgs<'_>, columns: &[Block], at: usize
 
 /// Blocks of the longest gathered window: 2048 channels with a 7x7 window.
 pub const MAX_COLUMN: usize = 128 * 49;
-
-/// What is left of the epilogue once sum and bias are stored.
-fn finish(kernels: &Kernels, args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
-    let Epilogue { before, residual, after, .. } = args.epilogue;
-    if before != Activation::Identity {
-        out.iter_mut().for_each(|out| (kernels.activate_in_place.run)(before, out));
-    }
-    if let Some(residual) = residual {
-        let plane = args.geometry.out_pixels();
-        let sum =
-            BinaryArgs { op: BinaryOp::Add, left: Operand::Out, right: Operand::Map(residual), plane, after };
-        (kernels.binary.run)(&sum, pixels, out);
-    } else if after != Activation::Identity {
-        out.iter_mut().for_each(|out| (kernels.activate_in_place.run)(after, out));
-    }
-}

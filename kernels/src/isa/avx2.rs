@@ -338,6 +338,7 @@ pub(crate) fn kernels() -> Kernels {
         binary: kernel!(binary_avx2),
         scale: kernel!(scale_avx2),
         maxmin: kernel!(maxmin_avx2),
+        finish: epilogue_avx2,
         pack: kernel!(pack_avx2),
         unpack: kernel!(unpack_avx2),
         winograd: winograd_kernels!(avx2:

@@ -281,6 +281,7 @@ pub(crate) fn kernels() -> Kernels {
         binary: kernel!(binary_avx512),
         scale: kernel!(scale_avx512),
         maxmin: kernel!(maxmin_avx512),
+        finish: epilogue_avx512,
         pack: kernel!(pack_avx512),
         unpack: kernel!(unpack_avx512),
         winograd: winograd_kernels!(avx512:

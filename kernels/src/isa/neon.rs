@@ -332,6 +332,7 @@ pub(crate) fn kernels() -> Kernels {
         binary: kernel!(binary_neon),
         scale: kernel!(scale_neon),
         maxmin: kernel!(maxmin_neon),
+        finish: epilogue_neon,
         pack: kernel!(pack_neon),
         unpack: kernel!(unpack_neon),
         winograd: winograd_kernels!(neon:

@@ -276,6 +276,7 @@ use crate::conv::tiling::{Taps, tiles};
                 binary: kernel!(binary_scalar),
                 scale: kernel!(scale_scalar),
                 maxmin: kernel!(maxmin_scalar),
+                finish: epilogue_scalar,
                 pack: kernel!(pack_scalar),
                 unpack: kernel!(unpack_scalar),
                 winograd: winograd_kernels!(scalar:

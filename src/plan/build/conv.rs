@@ -8,9 +8,11 @@ use sinew_kernels::conv::winograd::{WeightForm, WinogradTile};
 use sinew_kernels::conv::{ConvGeometry, grouped, im2col, plain_image};
 use sinew_kernels::{Block, isa};
 
+use super::max_min::halves;
+use super::shortcut;
 use super::{Builder, image_strides, node_error, strided};
 use crate::error::Result;
-use crate::graph::{Conv, Excite, Node, Op, ValueId};
+use crate::graph::{Conv, Excite, MaxMinOrder, Node, Op, ValueId};
 use crate::plan::choose::{self, Algorithm, Choice, ConvShape, fragment};
 use crate::plan::layout::{Blocked, pack_channels};
 use crate::plan::pack::{Filters, pack_depthwise, pack_grouped};
@@ -29,7 +31,12 @@ struct Layer<'g> {
     residual: Option<ValueId>,
     /// One number per output channel and image, by which the sums are multiplied.
     scale: Option<ValueId>,
+    /// A constant per channel.
+    residual_scale: Option<ValueId>,
     after: Activation,
+    max_min: Option<MaxMinOrder>,
+    /// Weights with the shortcut in them.
+    folded: Option<Vec<f32>>,
     macs: u64,
 }
 
@@ -37,6 +44,8 @@ struct Layer<'g> {
 struct Operands {
     input: View,
     output: View,
+    /// MaxMin's other half.
+    negative: Option<View>,
     residual: Option<View>,
 }
 
@@ -45,6 +54,7 @@ struct Packed {
     weights: Range<usize>,
     per_block: usize,
     bias: Range<usize>,
+    residual_scale: Option<Range<usize>>,
     /// Live channels of each input block of a group.
     lanes: Vec<u8>,
     group_channels: [usize; 2],
@@ -52,18 +62,23 @@ struct Packed {
 
 impl<'g> Builder<'g> {
     pub(super) fn is_depthwise(&self, node: &Node) -> bool {
-        let Op::Conv(conv) = &node.op else { return false };
-        let (input, output) = (self.graph.shape(node.inputs[0]), self.graph.shape(node.output));
-        conv.groups > 1 && conv.groups == input[1] && conv.groups == output[1]
+        let Some((conv, _)) = node.op.convolution() else { return false };
+        let (input, weights) = (self.graph.shape(node.inputs[0]), self.graph.shape(node.inputs[1]));
+        conv.groups > 1 && conv.groups == input[1] && conv.groups == weights[0]
     }
 
     /// Whether a node is a convolution that reads its input as a plain image.
     pub(super) fn reads_plain_image(&self, node: &Node) -> bool {
-        let Op::Conv(conv) = &node.op else { return false };
+        let Some((conv, _)) = node.op.convolution() else { return false };
         conv.groups == 1 && self.graph.shape(node.inputs[0])[1] <= choose::PLAIN_IMAGE_CHANNELS
     }
 
-    pub(super) fn convolution(&mut self, node: &'g Node, conv: &Conv) -> Result<()> {
+    pub(super) fn convolution(
+        &mut self,
+        node: &'g Node,
+        conv: &Conv,
+        max_min: Option<MaxMinOrder>,
+    ) -> Result<()> {
         let input = self.graph.shape(node.inputs[0]);
         let output = self.graph.shape(node.output);
         let (&[_, _, in_height, in_width], &[_, _, out_height, out_width]) = (input, output) else {
@@ -80,8 +95,11 @@ impl<'g> Builder<'g> {
             pad_top: conv.pads.top,
             pad_left: conv.pads.left,
         };
-        let residual = node.inputs.last().copied().filter(|_| conv.residual);
-        let scale = matches!(node.op, Op::Excite(Excite::ScaledConv(_))).then(|| node.inputs[3]);
+        // A scale of the sums comes before the residual, one of the residual after it.
+        let scaled = matches!(node.op, Op::Excite(Excite::ScaledConv(_)));
+        let residual = conv.residual.then(|| node.inputs[if scaled { 4 } else { 3 }]);
+        let scale = scaled.then(|| node.inputs[3]);
+        let residual_scale = node.inputs.get(4).copied().filter(|_| !scaled);
         self.layer(Layer {
             node,
             geometry,
@@ -89,7 +107,10 @@ impl<'g> Builder<'g> {
             before: conv.before,
             residual,
             scale,
+            residual_scale,
             after: conv.after,
+            max_min,
+            folded: None,
             macs: self.graph.node_macs(node),
         })
     }
@@ -108,13 +129,26 @@ impl<'g> Builder<'g> {
         };
         let macs = self.graph.node_macs(node);
         let before = Activation::Identity;
-        self.layer(Layer { node, geometry, groups: 1, before, residual: None, scale: None, after, macs })
+        let (residual, scale, residual_scale, max_min) = (None, None, None, None);
+        self.layer(Layer {
+            node,
+            geometry,
+            groups: 1,
+            before,
+            residual,
+            scale,
+            residual_scale,
+            after,
+            max_min,
+            folded: None,
+            macs,
+        })
     }
 
-    fn layer(&mut self, layer: Layer<'g>) -> Result<()> {
+    fn layer(&mut self, mut layer: Layer<'g>) -> Result<()> {
         let node = layer.node;
         let x = node.inputs[0];
-        let (in_channels, out_channels) = (self.graph.shape(x)[1], self.graph.shape(node.output)[1]);
+        let (in_channels, out_channels) = (self.graph.shape(x)[1], self.graph.shape(node.inputs[1])[0]);
         let group_channels = [in_channels / layer.groups, out_channels / layer.groups];
         if !choose::serves_window(&layer.geometry, group_channels[0]) {
             return Err(node_error(node, "its window is too large"));
@@ -138,18 +172,27 @@ impl<'g> Builder<'g> {
         if let Some(choice) = choose::choose_fragments(&shape, self.options) {
             return self.fragments(layer, group_channels, choice);
         }
-        let choice = choose::choose(&shape, self.options);
+        let mut choice = choose::choose(&shape, self.options);
+        if let Some(scale) = layer.residual_scale.and_then(|id| self.graph.constant(id))
+            && layer.groups == 1
+            && shortcut::folds(node, &layer.geometry, choice.algorithm, self.options)
+        {
+            let (weights, _) = self.weights_of(&layer)?;
+            layer.folded = Some(shortcut::folded(weights, layer.geometry.taps(), scale));
+            (layer.residual, layer.residual_scale) = (None, None);
+            choice.why.push_str("; the shortcut is in the centre tap");
+        }
         match choice.algorithm {
             Algorithm::PlainImage => self.plain_image(layer, choice.why),
             algorithm => self.blocked_layer(layer, group_channels, algorithm, choice.why),
         }
     }
 
-    fn weights_of(&self, layer: &Layer<'g>) -> Result<(&'g [f32], &'g [f32])> {
+    fn weights_of<'l>(&self, layer: &'l Layer<'g>) -> Result<(&'l [f32], &'g [f32])> {
         let constants =
             (self.graph.constant(layer.node.inputs[1]), self.graph.constant(layer.node.inputs[2]));
         match constants {
-            (Some(weights), Some(bias)) => Ok((weights, bias)),
+            (Some(weights), Some(bias)) => Ok((layer.folded.as_deref().unwrap_or(weights), bias)),
             _ => Err(node_error(layer.node, "its weights and bias must be constants")),
         }
     }
@@ -165,6 +208,24 @@ impl<'g> Builder<'g> {
             Some(scale) => self.scaled_bias(layer.node, scale, bias, output).map(Some),
             None => Ok(None),
         }
+    }
+
+    /// Where the layer's result goes: with MaxMin, two halves.
+    fn outputs_of(&mut self, layer: &Layer<'g>) -> (View, Option<View>) {
+        let output = self.make_blocked(layer.node.output);
+        let Some(order) = layer.max_min else { return (output, None) };
+        let parts = match self.is_depthwise(layer.node) {
+            true => self.parts[layer.node.inputs[0].0].clone(),
+            false => vec![output.layout.channels() / 2],
+        };
+        let [positive, negative] = halves(output, parts, order);
+        (positive, Some(negative))
+    }
+
+    /// The residual's factors, packed.
+    fn residual_scale_of(&mut self, layer: &Layer<'g>, output: &Blocked) -> Option<Range<usize>> {
+        let scale = self.graph.constant(layer.residual_scale?)?;
+        Some(self.push_weights(&pack_channels(scale, output)))
     }
 
     /// The residual in the output's layout.
@@ -183,8 +244,9 @@ impl<'g> Builder<'g> {
         let Some((input, strides)) = self.strided_source(node.inputs[0]) else {
             return Err(node_error(node, "its input is not plain"));
         };
-        let output = self.make_blocked(node.output);
+        let (output, negative) = self.outputs_of(&layer);
         let residual = self.residual_of(&layer, &output)?;
+        let residual_scale = self.residual_scale_of(&layer, &output.layout);
         let channels = self.graph.shape(node.inputs[0])[1];
         let taps = layer.geometry.taps();
         let filters = Filters { values: weights, outputs: output.layout.channels(), channels, taps };
@@ -199,7 +261,9 @@ impl<'g> Builder<'g> {
             strides: image_strides(&strides),
             input,
             output,
+            negative,
             residual,
+            residual_scale,
             weights_per_block: channels * taps,
             weights: self.push_weights(&packed),
             bias,
@@ -221,10 +285,10 @@ impl<'g> Builder<'g> {
         if layer.groups > 1 && algorithm != Algorithm::Depthwise {
             input = self.one_part(&node.name, input)?;
         }
-        let output = self.make_blocked(node.output);
+        let (output, negative) = self.outputs_of(&layer);
         let residual = self.residual_of(&layer, &output)?;
         let packed = self.pack_layer(&layer, algorithm, group_channels, &input.layout, &output.layout)?;
-        let operands = Operands { input, output, residual };
+        let operands = Operands { input, output, negative, residual };
         self.push_layer(&layer, algorithm, layer.geometry, &packed, operands, why)
     }
 
@@ -255,7 +319,8 @@ impl<'g> Builder<'g> {
                 None => None,
             };
             let fragment_output = self.scratch_view(&output, sizes);
-            let operands = Operands { input: fragment_input, output: fragment_output.clone(), residual };
+            let operands =
+                Operands { input: fragment_input, output: fragment_output.clone(), negative: None, residual };
             self.push_layer(&layer, choice.algorithm, geometry, &packed, operands, choice.why.clone())?;
             let own = strides_of(&fragment_output.layout, [1, 1]);
             let extents = [output.layout.blocks(), sizes[0], sizes[1]];
@@ -329,7 +394,9 @@ impl<'g> Builder<'g> {
         };
         let per_block = packed.len() / output.blocks().max(1);
         let bias = self.push_weights(&pack_channels(bias, output));
-        Ok(Packed { weights: self.push_weights(&packed), per_block, bias, lanes, group_channels })
+        let residual_scale = self.residual_scale_of(layer, output);
+        let weights = self.push_weights(&packed);
+        Ok(Packed { weights, per_block, bias, residual_scale, lanes, group_channels })
     }
 
     /// Adds the step of a layer whose operands are in blocks.
@@ -342,7 +409,7 @@ impl<'g> Builder<'g> {
         operands: Operands,
         why: String,
     ) -> Result<()> {
-        let Operands { input, output, residual } = operands;
+        let Operands { input, output, negative, residual } = operands;
         let scale = self.scale_of(layer, &packed.bias, &output)?;
         if algorithm == Algorithm::Pointwise {
             let pixels = geometry.in_pixels();
@@ -379,9 +446,11 @@ impl<'g> Builder<'g> {
             groups: layer.groups,
             input,
             output,
+            negative,
             residual,
             scale,
             squeeze: None,
+            residual_scale: packed.residual_scale.clone(),
             weights: packed.weights.clone(),
             weights_per_block: packed.per_block,
             bias: packed.bias.clone(),

@@ -21,7 +21,7 @@ impl<'g> Builder<'g> {
         match excite {
             Excite::Gate { layers, plus_one } => self.gate(node, layers, *plus_one),
             Excite::Scale { after, .. } => self.scale(node, *after),
-            Excite::ScaledConv(conv) => self.convolution(node, conv),
+            Excite::ScaledConv(conv) => self.convolution(node, conv, None),
         }
     }
 
