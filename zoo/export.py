@@ -52,6 +52,7 @@ def export(network, path, any_size=False):
         )
     model = onnx.load(path)
     constants_to_initializers(model.graph)
+    share_initializers(model.graph)
     foreign = {node.op_type for node in model.graph.node} - OPERATORS
     if foreign:
         raise ValueError(f"{path}: unexpected operators {sorted(foreign)}")
@@ -66,6 +67,23 @@ def constants_to_initializers(graph):
         tensor.CopyFrom(node.attribute[0].t)
         tensor.name = node.output[0]
         graph.initializer.append(tensor)
+        graph.node.remove(node)
+
+
+def share_initializers(graph):
+    """Let readers of an Identity of an initializer read the initializer.
+
+    The exporter stores equal tensors once: the shifts of two normalisations whose results are
+    added get the same gradients, so they stay equal.
+    """
+    names = {initializer.name for initializer in graph.initializer}
+    for node in [node for node in graph.node if node.op_type == "Identity"]:
+        if node.input[0] not in names:
+            continue
+        for reader in graph.node:
+            for position, name in enumerate(reader.input):
+                if name == node.output[0]:
+                    reader.input[position] = node.input[0]
         graph.node.remove(node)
 
 
