@@ -4,10 +4,12 @@
 //! the bounds of `docs/numerics.md` where it is exact in real arithmetic only.
 
 mod dense_to_convolution;
+pub mod densify;
 mod fold_batch_norm;
 mod fold_pad;
 mod fuse_epilogue;
 mod remove_identity;
+mod split_fragments;
 
 use crate::graph::{Graph, Node, ValueId};
 pub(crate) use fold_batch_norm::affine as batch_norm_affine;
@@ -25,7 +27,7 @@ pub struct Pass {
 }
 
 /// All passes, in the order in which they run.
-pub const PASSES: [Pass; 5] = [
+pub const PASSES: [Pass; 6] = [
     Pass {
         name: "remove_identity",
         identity: "x = x; a reshape of a reshape is the last one",
@@ -55,6 +57,13 @@ pub const PASSES: [Pass; 5] = [
         identity: "a dense layer on a flattened image is a convolution whose window is the image",
         bitwise: false,
         run: dense_to_convolution::run,
+    },
+    Pass {
+        name: "split_fragments",
+        identity: "a dilated layer is the plain layer on each map of pixels congruent modulo the dilation",
+        // The same algorithm gives the same bits; but the choice sees plain layers, and Winograd may serve them.
+        bitwise: false,
+        run: split_fragments::run,
     },
 ];
 

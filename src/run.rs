@@ -5,6 +5,7 @@
 
 pub mod arena;
 mod borrow;
+mod fragments;
 pub(crate) mod parallel;
 mod step;
 

@@ -58,6 +58,11 @@ impl Step {
         {
             return Some((buffer, positive.skip.min(negative.skip)));
         }
+        if let Work::PoolFragments { parts, .. } = &self.work
+            && let Some(View { place: Place::Arena(buffer), skip, .. }) = parts.first()
+        {
+            return Some((*buffer, *skip));
+        }
         if self.work.output_layout().is_some() {
             let view = self.work.views().pop()?;
             return if let Place::Arena(buffer) = view.place { Some((buffer, view.skip)) } else { None };
@@ -224,6 +229,13 @@ pub(crate) enum Work {
         input: View,
         output: View,
     },
+    /// The pool with stride 1, each output to the part of its position modulo the stride: one sweep over the input.
+    /// The parts lie one after the other, row by row.
+    PoolFragments {
+        pool: Pool,
+        input: View,
+        parts: Vec<View>,
+    },
     GlobalPool {
         kind: PoolKind,
         input: View,
@@ -310,6 +322,7 @@ impl Work {
             Work::Conv(_) | Work::PlainConv(_) => "conv",
             Work::Pool { pool, .. } if pool.kind == PoolKind::Max => "max-pool",
             Work::Pool { .. } => "average-pool",
+            Work::PoolFragments { .. } => "pool-fragments",
             Work::GlobalPool { kind: PoolKind::Max, .. } => "global-max",
             Work::GlobalPool { .. } => "global-average",
             Work::Unary { .. } => "activation",
@@ -356,6 +369,7 @@ impl Work {
                 Operand::Scalar(_) => vec![a, output],
             },
             Work::MaxMin { input, positive, negative } => vec![input, positive, negative],
+            Work::PoolFragments { input, parts, .. } => [input].into_iter().chain(parts).collect(),
         }
     }
 

@@ -77,6 +77,34 @@ pub fn for_each_part(
     }
 }
 
+/// Calls `compute` for each block of an output in several maps, which lie one after the other in `out`: as many as
+/// `planes` has entries, each `blocks` planes of so many pixels.
+///
+/// `compute` gets the block, its plane in each map, and its part's own piece of `scratch`.
+///
+/// # Panics
+/// With more than [`MAX_PLANES`] maps.
+pub fn for_each_block(
+    cut: Cut,
+    out: &mut [Block],
+    planes: impl Iterator<Item = usize>,
+    blocks: usize,
+    scratch: &mut [Block],
+    compute: &(impl Fn(usize, &mut [&mut [Block]], &mut [Block]) + Sync),
+) {
+    let mut maps = Planes { planes: no_planes(), count: 0 };
+    let mut rest = out;
+    for plane in planes {
+        let (map, behind) = rest.split_at_mut(blocks * plane);
+        maps.planes[maps.count] = map;
+        maps.count += 1;
+        rest = behind;
+    }
+    let piece = scratch.len() / cut.parts;
+    let split = Maps { piece, parallel: cut.parts > 1, compute };
+    split.run(&mut maps, 0..blocks, cut.parts, scratch);
+}
+
 /// How many of `total`, in multiples of `unit`, the first half of `parts` parts gets.
 fn first_share(total: usize, unit: usize, parts: usize) -> usize {
     let units = total.div_ceil(unit);
@@ -151,6 +179,38 @@ impl<F: Fn(Part, &mut [&mut [Block]], &mut [Block]) + Sync> Pixels<'_, F> {
     }
 }
 
+struct Maps<'f, F> {
+    piece: usize,
+    parallel: bool,
+    compute: &'f F,
+}
+
+impl<F: Fn(usize, &mut [&mut [Block]], &mut [Block]) + Sync> Maps<'_, F> {
+    fn run(&self, maps: &mut Planes<'_>, blocks: Range<usize>, parts: usize, scratch: &mut [Block]) {
+        let share = first_share(blocks.len(), 1, parts);
+        if parts > 1 && share > 0 && share < blocks.len() {
+            let middle = blocks.start + share;
+            let (mut left, mut right) = maps.split_by(|map| map.len() / blocks.len() * share);
+            let (left_scratch, right_scratch) = scratch.split_at_mut(parts / 2 * self.piece);
+            join(
+                || self.run(&mut left, blocks.start..middle, parts / 2, left_scratch),
+                || self.run(&mut right, middle..blocks.end, parts - parts / 2, right_scratch),
+            );
+            return;
+        }
+        let _state = self.parallel.then(FpState::set_default);
+        let (count, maps_count) = (blocks.len(), maps.count);
+        for (index, block) in blocks.enumerate() {
+            let mut planes = no_planes();
+            for (plane, map) in planes.iter_mut().zip(maps.slices()) {
+                let pixels = map.len() / count;
+                *plane = &mut map[index * pixels..][..pixels];
+            }
+            (self.compute)(block, &mut planes[..maps_count], &mut scratch[..self.piece]);
+        }
+    }
+}
+
 /// The same pixels of up to [`MAX_PLANES`] blocks.
 struct Planes<'a> {
     planes: [&'a mut [Block]; MAX_PLANES],
@@ -173,12 +233,17 @@ impl<'a> Planes<'a> {
     }
 
     fn split_at<'s>(&'s mut self, pixel: usize) -> (Planes<'s>, Planes<'s>) {
+        self.split_by(|_| pixel)
+    }
+
+    fn split_by<'s>(&'s mut self, at: impl Fn(&[Block]) -> usize) -> (Planes<'s>, Planes<'s>) {
         let mut left = Planes { planes: no_planes(), count: self.count };
         let mut right = Planes { planes: no_planes(), count: self.count };
         for ((plane, left), right) in
             self.planes[..self.count].iter_mut().zip(&mut left.planes).zip(&mut right.planes)
         {
-            (*left, *right) = plane.split_at_mut(pixel);
+            let at = at(plane);
+            (*left, *right) = plane.split_at_mut(at);
         }
         (left, right)
     }

@@ -32,7 +32,7 @@ pub(super) struct Run<'r, 'i, 'o> {
 }
 
 /// The blocks of one image of a view, in its place. A view with batch stride zero has one image for all.
-fn image(plan: &Plan, view: &View, index: usize) -> Range<usize> {
+pub(super) fn image(plan: &Plan, view: &View, index: usize) -> Range<usize> {
     let place = match view.place {
         Place::Arena(buffer) => plan.offsets[buffer],
         Place::Weights => 0,
@@ -47,7 +47,7 @@ fn plain_blocks(plan: &Plan, buffer: usize, plain: Plain) -> Range<usize> {
 }
 
 /// What a step reads of one image, from the arena or the weights, and the parts of the arena that it writes.
-fn open<'a, const R: usize, const W: usize>(
+pub(super) fn open<'a, const R: usize, const W: usize>(
     plan: &'a Plan,
     arena: &'a mut [Block],
     index: usize,
@@ -82,6 +82,7 @@ impl Run<'_, '_, '_> {
             Work::Conv(conv) => self.conv(step, conv),
             Work::PlainConv(conv) => self.plain_conv(step, conv),
             Work::Pool { pool, input, output } => self.pool(step, pool, input, output),
+            Work::PoolFragments { pool, input, parts } => self.pool_fragments(step, pool, input, parts),
             Work::GlobalPool { kind, input, output } => self.global_pool(*kind, input, output),
             Work::Unary { function, input, output } => self.unary(step, *function, input, output),
             Work::Binary { op, swapped, a, b, output } => self.binary(step, (*op, *swapped), a, b, output),
@@ -97,7 +98,7 @@ impl Run<'_, '_, '_> {
     }
 
     /// Where a step's own scratch lies.
-    fn scratch(&self, step: &Step) -> Range<usize> {
+    pub(super) fn scratch(&self, step: &Step) -> Range<usize> {
         step.scratch.map_or(0..0, |buffer| {
             let start = self.plan.offsets[buffer];
             start..start + step.scratch_blocks
@@ -483,24 +484,9 @@ impl Run<'_, '_, '_> {
 
     fn pool(&mut self, step: &Step, pool: &Pool, input: &View, output: &View) {
         let kernels = self.kernels;
-        let geometry = ConvGeometry {
-            in_height: input.layout.height,
-            in_width: input.layout.width,
-            out_height: output.layout.height,
-            out_width: output.layout.width,
-            kernel: pool.kernel,
-            stride: pool.stride,
-            dilation: pool.dilation,
-            pad_top: pool.pads.top,
-            pad_left: pool.pads.left,
-        };
-        let kind = match pool.kind {
-            PoolKind::Max => pool::PoolKind::Max,
-            PoolKind::Average if pool.count_include_pad => {
-                pool::PoolKind::AverageWithBorder { pad_bottom: pool.pads.bottom, pad_right: pool.pads.right }
-            }
-            PoolKind::Average => pool::PoolKind::Average,
-        };
+        let [height, width] = [output.layout.height, output.layout.width];
+        let geometry = pool_geometry(pool, &input.layout, [height, width], pool.stride);
+        let kind = pool_kind(pool);
         let in_plane = geometry.in_pixels();
         for index in 0..output.layout.batch {
             let ([x], [out]) =
@@ -597,6 +583,7 @@ impl Run<'_, '_, '_> {
     pub(super) fn poison(&mut self, step: &Step) {
         let written: &[&View] = match &step.work {
             Work::MaxMin { positive, negative, .. } => &[positive, negative],
+            Work::PoolFragments { parts, .. } => &parts.iter().collect::<Vec<_>>(),
             work if work.output_layout().is_some() => &[work.views()[work.views().len() - 1]],
             _ => &[],
         };
@@ -611,6 +598,37 @@ impl Run<'_, '_, '_> {
                 }
             }
         }
+    }
+}
+
+/// The sizes of a pool with this stride.
+pub(super) fn pool_geometry(
+    pool: &Pool,
+    input: &Blocked,
+    output: [usize; 2],
+    stride: [usize; 2],
+) -> ConvGeometry {
+    ConvGeometry {
+        in_height: input.height,
+        in_width: input.width,
+        out_height: output[0],
+        out_width: output[1],
+        kernel: pool.kernel,
+        stride,
+        dilation: pool.dilation,
+        pad_top: pool.pads.top,
+        pad_left: pool.pads.left,
+    }
+}
+
+/// What a pool takes of a window, as the kernels name it.
+pub(super) fn pool_kind(pool: &Pool) -> pool::PoolKind {
+    match pool.kind {
+        PoolKind::Max => pool::PoolKind::Max,
+        PoolKind::Average if pool.count_include_pad => {
+            pool::PoolKind::AverageWithBorder { pad_bottom: pool.pads.bottom, pad_right: pool.pads.right }
+        }
+        PoolKind::Average => pool::PoolKind::Average,
     }
 }
 
