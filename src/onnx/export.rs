@@ -15,6 +15,9 @@ const IR_VERSION: i64 = 9;
 /// `TensorProto.FLOAT`, which Cast names.
 const FLOAT: i64 = 1;
 
+/// Begins the metadata key of a value's equivalent stride; the value's name follows.
+pub(super) const EQUIVALENT_STRIDE: &str = "sinew.equivalent_stride:";
+
 /// Writes a graph as an ONNX model of operator set 20.
 ///
 /// # Errors
@@ -39,6 +42,12 @@ pub fn export(graph: &Graph) -> Result<Vec<u8>> {
         let value = graph.value(id);
         let name = writer.name(id);
         writer.builder.output(&name, value.dtype, &value.shape);
+    }
+    for node in &graph.nodes {
+        if let Some([down, across]) = graph.equivalent_strides.get(&node.output) {
+            let name = writer.name(node.output);
+            writer.builder.metadata(&format!("{EQUIVALENT_STRIDE}{name}"), &format!("{down}x{across}"));
+        }
     }
     Ok(writer.builder.encode())
 }

@@ -277,6 +277,42 @@ mod tests {
     }
 
     #[test]
+    fn parts_cover_several_maps_once() {
+        for parts in 1..=4 {
+            for blocks in [1, 2, 3, 7] {
+                let planes = [5, 1, 4];
+                let mut out = vec![[-1.0; 16]; blocks * 10];
+                let mut scratch = vec![[0.0; 16]; 3 * parts];
+                let cut = Cut { parts, along: Along::Blocks { unit: 1 } };
+                for_each_block(
+                    cut,
+                    &mut out,
+                    planes.into_iter(),
+                    blocks,
+                    &mut scratch,
+                    &|block, maps, scratch| {
+                        assert_eq!(scratch.len(), 3);
+                        assert_eq!(maps.iter().map(|map| map.len()).collect::<Vec<_>>(), planes);
+                        for (map, plane) in maps.iter_mut().enumerate() {
+                            for (pixel, value) in plane.iter_mut().enumerate() {
+                                assert_eq!(value[0], -1.0);
+                                *value = [(map * 10_000 + block * 100 + pixel) as f32; 16];
+                            }
+                        }
+                    },
+                );
+                let expected = (0..3).flat_map(|map| {
+                    let pixel = move |block: usize| {
+                        (0..planes[map]).map(move |i| (map * 10_000 + block * 100 + i) as f32)
+                    };
+                    (0..blocks).flat_map(pixel)
+                });
+                assert!(out.iter().map(|value| value[0]).eq(expected), "{parts} parts, {blocks} blocks");
+            }
+        }
+    }
+
+    #[test]
     fn parts_cover_the_output_once() {
         for parts in 1..=5 {
             for (blocks, plane) in [(1, 1), (1, 49), (3, 7), (130, 4), (300, 1), (7, 100)] {

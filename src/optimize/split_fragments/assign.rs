@@ -6,6 +6,9 @@ use crate::graph::{Graph, Node, Op, ValueId};
 /// Parts into which one pool is split at most.
 const MAX_PARTS: usize = 64;
 
+/// Fragments of one map at most: with more of them each is tiny.
+const MAX_FRAGMENTS: usize = 1024;
+
 /// What a node does with fragments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
@@ -65,17 +68,20 @@ fn dilation(graph: &Graph, node: &Node) -> Option<Pair> {
         _ => return None,
     };
     let wide = |id: ValueId| (0..2).all(|axis| graph.shape(id)[axis + 2] >= dilation[axis]);
-    (stride == [1, 1] && wide(node.inputs[0]) && wide(node.output)).then_some(dilation)
+    let few = dilation[0].saturating_mul(dilation[1]) <= MAX_FRAGMENTS;
+    (stride == [1, 1] && few && wide(node.inputs[0]) && wide(node.output)).then_some(dilation)
 }
 
 /// Whether a convolution gains from having no dilation: where Winograd serves its fragments.
 fn gains(graph: &Graph, node: &Node, dilation: Pair) -> bool {
     let Op::Conv(conv) = &node.op else { return false };
     let channels = [graph.shape(node.inputs[0])[1], graph.shape(node.output)[1]];
-    let smallest = (0..2).map(|axis| graph.shape(node.output)[axis + 2] / dilation[axis]).min().unwrap_or(0);
+    // The first fragment, which is the largest: a dense layer's baseline has this size.
+    let size =
+        (0..2).map(|axis| graph.shape(node.output)[axis + 2].div_ceil(dilation[axis])).min().unwrap_or(0);
     matches!(conv.kernel, [3, 3] | [5, 5])
         && channels.iter().all(|channels| channels / conv.groups >= 16)
-        && smallest >= 2
+        && size >= 2
 }
 
 fn multiple(split: Pair, of: Pair) -> bool {
@@ -154,7 +160,11 @@ fn pixel_wise_split(graph: &Graph, node: &Node, splits: &[Pair], wanted: Pair) -
 fn window(graph: &Graph, node: &Node, splits: &mut [Pair], wanted: Pair) -> Role {
     let Some(dilation) = dilation(graph, node) else { return Role::Whole };
     let sizes = [2, 3].map(|d| graph.shape(node.output)[d]);
-    let fits = |split: Pair| multiple(split, dilation) && (0..2).all(|axis| sizes[axis] >= split[axis]);
+    let fits = |split: Pair| {
+        multiple(split, dilation)
+            && split[0].saturating_mul(split[1]) <= MAX_FRAGMENTS
+            && (0..2).all(|axis| sizes[axis] >= split[axis])
+    };
     let reach = |axis: usize| match &node.op {
         Op::Conv(conv) => dilation[axis] * (conv.kernel[axis] - 1),
         _ => 0,
