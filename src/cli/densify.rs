@@ -20,19 +20,17 @@ use super::times::{count, shape as by_x};
 use super::{Failure, Report, Result, progress};
 
 #[derive(Args)]
-#[group(id = "selection", required = true, multiple = false, args = ["last", "layers"])]
-#[group(id = "purpose", required = true, multiple = true, args = ["output", "check"])]
 pub(super) struct Arguments {
     #[command(flatten)]
     pub(super) model: ModelArguments,
     /// Remove the last N strides; branches that run side by side count once
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", required_unless_present = "layers", conflicts_with = "layers")]
     last: Option<usize>,
     /// Remove the strides of these layers, named by node or output
     #[arg(long, value_name = "A,B,C", value_delimiter = ',')]
     layers: Vec<String>,
     /// The ONNX file to write
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", required_unless_present = "check")]
     output: Option<PathBuf>,
     /// Run the model and its dense form and compare all positions
     #[arg(long)]

@@ -201,11 +201,11 @@ impl Walk<'_> {
             }
             Op::Slice { start, step, size } if flat.is_none() && step.len() == 4 && step[2..] == [1, 1] => {
                 let (mut start, mut size) = (start.clone(), size.clone());
-                for axis in 0..2 {
+                for (axis, factor) in m.into_iter().enumerate() {
                     let d = axis + 2;
-                    start[d] *= m[axis];
+                    start[d] *= factor;
                     // What the baseline takes to its end is taken to the end.
-                    size[d] = (m[axis] * size[d]).min(self.dense.shape(x)[d] - start[d]);
+                    size[d] = (factor * size[d]).min(self.dense.shape(x)[d] - start[d]);
                 }
                 keeps(Op::Slice { start, step: step.clone(), size }, inputs)
             }

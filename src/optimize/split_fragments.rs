@@ -24,13 +24,17 @@ use assign::{Assignment, Role};
 
 /// Rows and columns, or a number for each.
 type Pair = [usize; 2];
+/// Nodes of a split graph at most, so that no file takes long to plan: more stay dilated.
+const MAX_NODES: usize = 1 << 15;
 /// No split.
 const WHOLE: Pair = [1, 1];
 
 pub(super) fn run(graph: &mut Graph) -> usize {
     let assignment = assign::assign(graph);
     let split = assignment.roles.iter().filter(|role| !matches!(role, Role::Whole)).count();
-    if split == 0 {
+    let fragments: usize =
+        graph.nodes.iter().map(|node| assignment.split(node.output).iter().product::<usize>()).sum();
+    if split == 0 || fragments > MAX_NODES {
         return 0;
     }
     match rewrite(graph, &assignment) {
@@ -152,6 +156,9 @@ impl Rewriter<'_> {
             } else {
                 unreachable!("windows are convolutions and pools")
             };
+            if let Some(&hint) = self.old.equivalent_strides.get(&node.output) {
+                self.new.equivalent_strides.insert(output, hint);
+            }
             fragments.push(output);
         }
         self.forms.insert((node.output, split), fragments);
