@@ -68,6 +68,9 @@ pub struct ConvShape {
     pub groups_are_blocks: bool,
     /// Whether the input is there in plain form, and not in blocks.
     pub plain_input: bool,
+    /// Maps of about this size with the same weights: the fragments of a dilated layer. That of a baseline layer is 1
+    /// whatever becomes of it, so that its fragments take its choice.
+    pub maps: usize,
 }
 
 /// The choice and its reasons.
@@ -226,7 +229,7 @@ fn any_winograd(shape: &ConvShape, options: &PlanOptions) -> Result<(Algorithm, 
     let channels = shape.in_channels / shape.groups;
     let four = WinogradTile { output: 4, kernel };
     let transformed = four.positions() * channels * (shape.out_channels / shape.groups) * 4;
-    let tiles = four.tiles(g.out_height, g.out_width);
+    let tiles = four.tiles(g.out_height, g.out_width) * shape.maps;
     let in_cache = transformed <= options.l2_bytes + options.l2_bytes / 2;
     let (output, reason) = match options.winograd {
         Winograd::Off => return Err("switched off".into()),

@@ -136,6 +136,7 @@ impl<'g> Builder<'g> {
             out_channels,
             groups_are_blocks: group_channels.iter().all(|channels| channels % LANES == 0)
                 && parts_are_blocks,
+            maps: self.maps_of(node),
             plain_input: self.blocked[x.0].is_none()
                 && self.graph.shape(x).len() == 4
                 && self.strided_source(x).is_some(),

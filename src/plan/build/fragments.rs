@@ -111,6 +111,12 @@ impl<'g> Builder<'g> {
         })
     }
 
+    /// How many maps have a layer's weights, for one map of the baseline where the network is the dense form of one.
+    pub(super) fn maps_of(&self, node: &Node) -> usize {
+        let [down, across] = self.graph.equivalent_strides.get(&node.output).copied().unwrap_or([1, 1]);
+        (self.uses[node.inputs[1].0] / (down * across)).max(1)
+    }
+
     /// The algorithm of a layer. Layers with the same weights on maps that differ by a pixel at most are fragments of one
     /// map and take one choice: that of the first, which is the baseline's layer.
     pub(super) fn choice_of(&mut self, weights: ValueId, shape: ConvShape) -> Choice {
@@ -136,6 +142,6 @@ fn is_sibling(a: &ConvShape, b: &ConvShape) -> bool {
         && near(g.in_width, h.in_width)
         && (g.kernel, g.stride, g.dilation) == (h.kernel, h.stride, h.dilation)
         && (g.kernel != [1, 1] || (g.pad_top, g.pad_left) == (h.pad_top, h.pad_left))
-        && a.groups == b.groups
+        && (a.groups, a.maps) == (b.groups, b.maps)
         && (a.groups_are_blocks, a.plain_input) == (b.groups_are_blocks, b.plain_input)
 }
