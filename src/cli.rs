@@ -5,6 +5,7 @@
 
 mod bench;
 mod demo;
+mod densify;
 mod engine;
 mod files;
 mod inputs;
@@ -60,6 +61,11 @@ enum Command {
     Plan(plan::Arguments),
     /// Time warm runs: minimum, median, 99th percentile
     Bench(bench::Arguments),
+    /// Compute a model's outputs at more positions: strides become 1, later layers dilated, weights stay the same
+    ///
+    /// Every position of the model is one of the dense one, with the same value: dense[M n] = model[n], M being the product
+    /// of the removed strides. --check runs both and compares all bits; where they differ, the exit status is 1.
+    Densify(densify::Arguments),
     /// Measure this machine: instruction sets, caches, peak of multiply-adds, bandwidth
     ///
     /// No plan uses what is found here.
@@ -122,6 +128,7 @@ pub(crate) fn main() -> ExitCode {
         Some(Command::Inspect(options)) => (options.json, inspect::run(options)),
         Some(Command::Plan(options)) => (options.model.engine.json, plan::run(options)),
         Some(Command::Bench(options)) => (options.model.engine.json, bench::run(options)),
+        Some(Command::Densify(options)) => (options.model.engine.json, densify::run(options)),
         Some(Command::Machine(options)) => (options.json, machine::run(options)),
     };
     let mut report = match report {

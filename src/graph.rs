@@ -7,6 +7,7 @@ pub mod excite;
 pub mod op;
 pub mod shape;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
@@ -57,6 +58,9 @@ pub struct Graph {
     pub inputs: Vec<ValueId>,
     /// What the caller gets.
     pub outputs: Vec<ValueId>,
+    /// The product of the strides that [`Graph::densify`] removed before a value, where it is not 1. It changes no result:
+    /// it tells which window once had a stride, so that the same algorithm can compute it again.
+    pub equivalent_strides: HashMap<ValueId, [usize; 2]>,
 }
 
 impl Graph {

@@ -5,6 +5,7 @@
 
 mod average_first;
 mod dense_to_convolution;
+pub mod densify;
 mod fold_batch_norm;
 mod fold_pad;
 mod fuse_epilogue;
@@ -12,6 +13,7 @@ mod fuse_max_min;
 pub mod fuse_squeeze_excite;
 mod gate_first;
 mod remove_identity;
+mod split_fragments;
 pub mod stack_streams;
 
 use crate::graph::{Graph, Node, ValueId};
@@ -30,7 +32,7 @@ pub struct Pass {
 }
 
 /// All passes, in the order in which they run.
-pub const PASSES: [Pass; 11] = [
+pub const PASSES: [Pass; 12] = [
     Pass {
         name: "remove_identity",
         identity: "x = x; a reshape of a reshape is the last one",
@@ -84,6 +86,13 @@ pub const PASSES: [Pass; 11] = [
         identity: "a dense layer on a flattened image is a convolution whose window is the image",
         bitwise: false,
         run: dense_to_convolution::run,
+    },
+    Pass {
+        name: "split_fragments",
+        identity: "a dilated layer is the plain layer on each map of pixels congruent modulo the dilation",
+        // The same algorithm gives the same bits; but the choice sees plain layers, and Winograd may serve them.
+        bitwise: false,
+        run: split_fragments::run,
     },
     Pass {
         name: "pool_max_min",

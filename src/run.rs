@@ -6,6 +6,7 @@
 pub mod arena;
 mod borrow;
 mod excite;
+mod fragments;
 pub(crate) mod parallel;
 mod step;
 

@@ -707,3 +707,79 @@ fn tensor_files_of_onnx_are_read() {
     // float64
     assert!(sinew::onnx::read_tensor(&[0x10, 11]).is_err());
 }
+
+// ---- densify ----
+
+/// Two convolutions with a stride, thick enough for Winograd between and behind them.
+fn strided_model() -> Vec<u8> {
+    let mut model = Builder::new("strided");
+    model.input("x", DType::F32, [1, 16, 37, 41]);
+    for index in 0..4 {
+        let number = |i: usize| ((i * 7919 + index * 31) % 2003) as f32 / 12000.0 - 0.08;
+        let weights = Tensor::f32([16, 16, 3, 3], (0..16 * 16 * 9).map(number).collect());
+        model.constant(&format!("w{index}"), &weights.expect("as many numbers as the shape holds"));
+        let input = if index == 0 { "x".to_owned() } else { format!("y{}", index - 1) };
+        let stride = if index % 2 == 0 { 2 } else { 1 };
+        model.node(
+            &format!("layer{index}"),
+            "Conv",
+            &[&input, &format!("w{index}")],
+            &[&format!("y{index}")],
+            &[("strides", [stride, stride].into()), ("pads", [1, 1, 1, 1].into())],
+        );
+    }
+    model.output("y3", DType::F32, [1, 16, 10, 11]);
+    model.encode()
+}
+
+#[test]
+fn densify_writes_a_model_that_holds_the_baseline() {
+    let folder = Folder::new("densify");
+    let (model, dense) = (folder.write("model.onnx", &strided_model()), folder.path("dense.onnx"));
+    let (model, dense) = (model.as_str(), dense.as_str());
+    for threads in ["1", "2"] {
+        let answer = json(&["densify", model, "--last", "2", "-o", dense, "--check", "--threads", threads]);
+        assert_eq!(answer["removed"].as_array().map(Vec::len), Some(2));
+        assert_eq!(answer["weights_sha256"]["model"], answer["weights_sha256"]["dense"]);
+        let output = &answer["outputs"][0];
+        assert_eq!(output["step"], serde_json::json!([4, 4]));
+        assert_eq!(output["compared"], 16 * 10 * 11);
+        assert_eq!(output["different"], 0, "{answer}");
+        let phases = &output["other_phases"];
+        assert!(phases["compared"].as_u64() > Some(15 * 16 * 9 * 10));
+        // Borders differ: the moved image has none where the dense one has pixels.
+        assert!(
+            phases["different"].as_u64() > Some(0)
+                && phases["different"].as_u64() < phases["compared"].as_u64()
+        );
+    }
+    // Biases of zero are written.
+    let [parameters, dense_parameters] =
+        [model, dense].map(|model| json(&["inspect", model])["parameters"].as_u64().unwrap_or_default());
+    assert_eq!(parameters, dense_parameters);
+    // As one dilated map the layers take no Winograd, and round otherwise: the answer is no.
+    let refused =
+        sinew(&["densify", model, "--layers", "layer0,y2", "--check", "--without", "split_fragments"]);
+    assert_eq!(refused.status.code(), Some(1), "{}", text(&refused.stdout));
+    assert!(text(&refused.stdout).contains("DIFFERENT"));
+    let direct =
+        ["densify", model, "--last", "1", "--check", "--without", "split_fragments", "--conv", "direct"];
+    assert!(succeeds(&direct).contains("equal bit for bit"));
+}
+
+#[test]
+fn densify_says_what_cannot_be() {
+    let folder = Folder::new("densify-refused");
+    let model = folder.write("model.onnx", &strided_model());
+    let model = model.as_str();
+    assert!(
+        refused(&["densify", model, "--layers", "layer0", "--check"])
+            .contains("\"layer2\": its stride 2x2 stays")
+    );
+    assert!(
+        refused(&["densify", model, "--layers", "layer1", "--check"]).contains("those are layer0, layer2")
+    );
+    assert!(refused(&["densify", model, "--last", "3", "--check"]).contains("the network has 2"));
+    assert!(refused(&["densify", model, "--last", "1"]).contains("--output"));
+    assert!(refused(&["densify", model, "--check"]).contains("--last"));
+}

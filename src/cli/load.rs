@@ -63,14 +63,17 @@ pub(super) fn load(arguments: &ModelArguments, batch: Option<usize>, io: Io) -> 
 
 /// Plans what was read.
 pub(super) fn prepare(imported: Imported, engine: &EngineArguments, io: Io) -> sinew::Result<Loaded> {
-    // Passes and forms share the option that leaves them out; each checks its own names.
-    let (forms, passes): (Vec<String>, Vec<String>) =
-        engine.without.iter().cloned().partition(|name| FORMS.iter().any(|form| form.name == name));
+    let (forms, passes) = left_out(engine);
     let (Imported { graph, notices, .. }, recovery) = recovered(imported, &forms)?;
     let (parameters, macs) = (graph.parameters(), graph.macs());
     let options = Options { plan: engine.plan_options(io), disabled_passes: passes };
     let model = Arc::new(Model::new(graph, &options)?);
     Ok(Loaded { model, notices, parameters, macs, recovery })
+}
+
+/// The forms and the passes that are left out: they share an option, and each checks its own names.
+pub(super) fn left_out(engine: &EngineArguments) -> (Vec<String>, Vec<String>) {
+    engine.without.iter().cloned().partition(|name| FORMS.iter().any(|form| form.name == name))
 }
 
 /// Puts together what exporters took apart.

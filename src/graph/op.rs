@@ -19,6 +19,19 @@ pub enum Op {
     },
     /// Input: x `[N, C, H, W]`.
     Pool(Pool),
+    /// The part of a pool that a stride leaves: the pool with stride 1, at `phase + stride * n`. Input: x `[N, C, H, W]`.
+    PoolFragment {
+        /// The window. The stride is that of the part; the pads are those of the whole.
+        pool: Pool,
+        /// The first position, below the stride.
+        phase: [usize; 2],
+    },
+    /// The fragments of a map put together: input `i * steps[1] + j` holds rows `i + steps[0] * n` and columns
+    /// `j + steps[1] * n`. Inputs: `steps[0] * steps[1]` values `[N, C, H', W']`.
+    Interleave {
+        /// Distance of a fragment's neighbours in the map.
+        steps: [usize; 2],
+    },
     /// Reduces height and width to one pixel. Input: x `[N, C, H, W]`.
     GlobalPool(PoolKind),
     /// `x * scale + shift` per channel, from an inference batch normalization. Inputs: x `[N, C, ...]`, gamma, beta,
@@ -229,6 +242,8 @@ impl Op {
             Op::Dense { .. } => "Dense",
             Op::Pool(Pool { kind: PoolKind::Max, .. }) => "MaxPool",
             Op::Pool(Pool { kind: PoolKind::Average, .. }) => "AveragePool",
+            Op::PoolFragment { .. } => "PoolFragment",
+            Op::Interleave { .. } => "Interleave",
             Op::GlobalPool(PoolKind::Max) => "GlobalMaxPool",
             Op::GlobalPool(PoolKind::Average) => "GlobalAveragePool",
             Op::BatchNorm { .. } => "BatchNormalization",

@@ -15,6 +15,8 @@ pub fn infer(op: &Op, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         Op::Conv(conv) => conv_shape(conv, inputs)?,
         Op::Dense { .. } => dense_shape(inputs)?,
         Op::Pool(pool) => pool_shape(pool, inputs)?,
+        Op::PoolFragment { pool, phase } => pool_fragment_shape(pool, *phase, inputs)?,
+        Op::Interleave { steps } => interleave_shape(*steps, inputs)?,
         Op::GlobalPool(_) => {
             let [n, c, _, _] = image(one(inputs)?)?;
             vec![n, c, 1, 1]
@@ -207,6 +209,40 @@ fn pool_shape(pool: &Pool, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         }
     }
     Ok(vec![n, c, out_h, out_w])
+}
+
+fn pool_fragment_shape(pool: &Pool, phase: [usize; 2], inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+    let mut shape = pool_shape(&Pool { stride: [1, 1], ..pool.clone() }, inputs)?;
+    for axis in 0..2 {
+        let (phase, stride, size) = (phase[axis], pool.stride[axis], shape[axis + 2]);
+        if phase >= stride || phase >= size {
+            return Err(format!("phase {phase} is none of the stride {stride} in {size} positions"));
+        }
+        shape[axis + 2] = (size - phase).div_ceil(stride);
+    }
+    Ok(shape)
+}
+
+fn interleave_shape([down, across]: [usize; 2], inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+    if down == 0 || across == 0 || inputs.len() != multiply(down, across)? {
+        return Err(format!("{} inputs, expected {down} rows of {across} fragments", inputs.len()));
+    }
+    let [n, c, _, _] = image(inputs[0])?;
+    let (mut height, mut width) = (0, 0);
+    for row in 0..down {
+        height = add(height, image(inputs[row * across])?[2])?;
+    }
+    for fragment in &inputs[..across] {
+        width = add(width, image(fragment)?[3])?;
+    }
+    for (index, &fragment) in inputs.iter().enumerate() {
+        let part = |size: usize, phase: usize, step: usize| size.saturating_sub(phase).div_ceil(step);
+        let expected = [n, c, part(height, index / across, down), part(width, index % across, across)];
+        if fragment != expected {
+            return Err(format!("fragment {index} has the shape {fragment:?}, expected {expected:?}"));
+        }
+    }
+    Ok(vec![n, c, height, width])
 }
 
 fn batch_norm_shape(inputs: &[&[usize]]) -> Result<Vec<usize>, String> {

@@ -4,7 +4,8 @@ use prost::Message;
 
 use super::proto::{
     AttributeProto, Dimension, DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
-    TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto, attribute_type, element_type,
+    StringStringEntryProto, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
+    attribute_type, element_type,
 };
 use crate::tensor::{DType, Data, Tensor};
 
@@ -70,6 +71,7 @@ impl Builder {
             producer_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
             graph: Some(GraphProto { name: Some(name.into()), ..GraphProto::default() }),
             opset_import: vec![opset],
+            metadata_props: Vec::new(),
         };
         Self { model }
     }
@@ -161,6 +163,12 @@ impl Builder {
     /// The bytes of the file.
     pub fn encode(&self) -> Vec<u8> {
         self.model.encode_to_vec()
+    }
+
+    /// Adds an entry to the model's metadata, which no engine needs.
+    pub fn metadata(&mut self, key: &str, value: &str) {
+        let entry = StringStringEntryProto { key: Some(key.to_owned()), value: Some(value.to_owned()) };
+        self.model.metadata_props.push(entry);
     }
 
     fn graph(&mut self) -> &mut GraphProto {

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::build::{Attribute, Builder};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::{Conv, Graph, MaxMinOrder, Node, Op, Pads, Pool, PoolKind, ValueId};
 use crate::tensor::{DType, Data, Tensor};
 use sinew_kernels::activation::Activation;
@@ -14,6 +14,9 @@ const OPSET: i64 = 20;
 const IR_VERSION: i64 = 9;
 /// `TensorProto.FLOAT`, which Cast names.
 const FLOAT: i64 = 1;
+
+/// Begins the metadata key of a value's equivalent stride; the value's name follows.
+pub(super) const EQUIVALENT_STRIDE: &str = "sinew.equivalent_stride:";
 
 /// Writes a graph as an ONNX model of operator set 20.
 ///
@@ -40,6 +43,12 @@ pub fn export(graph: &Graph) -> Result<Vec<u8>> {
         let value = graph.value(id);
         let name = writer.name(id);
         writer.builder.output(&name, value.dtype, &value.shape);
+    }
+    for node in &graph.nodes {
+        if let Some([down, across]) = graph.equivalent_strides.get(&node.output) {
+            let name = writer.name(node.output);
+            writer.builder.metadata(&format!("{EQUIVALENT_STRIDE}{name}"), &format!("{down}x{across}"));
+        }
     }
     Ok(writer.builder.encode())
 }
@@ -135,7 +144,13 @@ impl Writer<'_> {
                     self.activation(node, *after, &sums, &output)?;
                 }
             }
-            Op::Pool(pool) => self.pool(node, pool, &inputs),
+            Op::Pool(pool) => return self.pool(node, pool, &inputs),
+            Op::PoolFragment { .. } | Op::Interleave { .. } => {
+                let reason =
+                    "is a fragment of a dilated layer; write the graph before it is split".to_owned();
+                let (op, node) = (node.op.name().to_owned(), node.name.clone());
+                return Err(Error::Node { op, node, reason });
+            }
             Op::GlobalPool(_) | Op::PRelu | Op::Binary(_) => self.write(node, node.op.name(), &inputs, &[]),
             Op::BatchNorm { epsilon } => {
                 self.write(node, node.op.name(), &inputs, &[("epsilon", (*epsilon).into())])
@@ -249,18 +264,53 @@ impl Writer<'_> {
         self.activation(node, conv.after, &y, &output)
     }
 
-    fn pool(&mut self, node: &Node, pool: &Pool, inputs: &[&str]) {
+    /// Engines take pads below the window's taps only. A dense pool's are often larger: then the border is a node of its
+    /// own, and a mean that leaves it out is the mean of all taps times `taps / taps in the image`.
+    fn pool(&mut self, node: &Node, pool: &Pool, inputs: &[&str]) -> Result<()> {
+        let sides = [[pool.pads.top, pool.pads.bottom], [pool.pads.left, pool.pads.right]];
         let mut attributes: Vec<(&str, Attribute)> = vec![
             ("kernel_shape", pool.kernel[..].into()),
             ("strides", pool.stride[..].into()),
-            ("pads", pads(pool.pads)),
             ("ceil_mode", i64::from(pool.ceil_mode).into()),
             ("dilations", pool.dilation[..].into()),
         ];
-        if pool.kind == PoolKind::Average {
-            attributes.push(("count_include_pad", i64::from(pool.count_include_pad).into()));
+        let average = pool.kind == PoolKind::Average;
+        let small = sides.iter().zip(pool.kernel).all(|(side, kernel)| side.iter().all(|&pad| pad < kernel));
+        if small || pool.ceil_mode {
+            attributes.push(("pads", pads(pool.pads)));
+            if average {
+                attributes.push(("count_include_pad", i64::from(pool.count_include_pad).into()));
+            }
+            self.write(node, node.op.name(), inputs, &attributes);
+            return Ok(());
         }
-        self.write(node, node.op.name(), inputs, &attributes);
+        let [[top, bottom], [left, right]] = sides.map(|side| side.map(|pad| pad as i64));
+        let amounts = vec![0, 0, top, left, 0, 0, bottom, right];
+        let amounts = self.ints(&format!("{}/amounts", node.name), amounts)?;
+        let border = if average { 0.0 } else { f32::NEG_INFINITY };
+        let border = self.constant(&format!("{}/border", node.name), Tensor::f32([], vec![border]))?;
+        let padded = self.part(&format!("{}/padded", node.name), "Pad", &[inputs[0], &amounts, &border], &[]);
+        if !average || pool.count_include_pad {
+            self.write(node, node.op.name(), &[&padded], &attributes);
+            return Ok(());
+        }
+        let mean = self.part(&format!("{}/mean", node.name), node.op.name(), &[&padded], &attributes);
+        let [_, _, in_height, in_width] = self.graph.shape(node.inputs[0])[..] else { return Ok(()) };
+        let [_, _, height, width] = self.graph.shape(node.output)[..] else { return Ok(()) };
+        let taps = |axis: usize, at: usize, size: usize| {
+            let inside = |tap: &usize| {
+                let position = at * pool.stride[axis] + tap * pool.dilation[axis];
+                (sides[axis][0]..sides[axis][0] + size).contains(&position)
+            };
+            (0..pool.kernel[axis]).filter(inside).count()
+        };
+        let all = (pool.kernel[0] * pool.kernel[1]) as f64;
+        let ratio = |y: usize, x: usize| (all / (taps(0, y, in_height) * taps(1, x, in_width)) as f64) as f32;
+        let ratios = (0..height).flat_map(|y| (0..width).map(move |x| ratio(y, x))).collect();
+        let ratios = Tensor::f32([1, 1, height, width], ratios);
+        let ratios = self.constant(&format!("{}/ratios", node.name), ratios)?;
+        self.write(node, "Mul", &[&mean, &ratios], &[]);
+        Ok(())
     }
 
     fn activation(&mut self, node: &Node, activation: Activation, x: &str, y: &str) -> Result<()> {

@@ -24,7 +24,8 @@ use prost::Message;
 
 use self::constant::{Constant, Conversions, Decoded, Elements, IntType};
 use self::node::{NodeView, Outcome, Problem, unsupported};
-use super::proto::{GraphProto, ModelProto, NodeProto, TensorProto, element_type};
+use super::export::EQUIVALENT_STRIDE;
+use super::proto::{GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto, element_type};
 use crate::error::{Error, Result, Unsupported};
 use crate::graph::{Graph, ValueId};
 use crate::tensor::{DType, Data, Tensor};
@@ -111,6 +112,7 @@ pub fn import(bytes: &[u8], options: &ImportOptions) -> Result<Imported> {
         ));
     }
     importer.run(graph, options)?;
+    importer.read_equivalent_strides(&model.metadata_props);
     let Importer { mut graph, mut notices, conversions, .. } = importer;
     graph.remove_unused();
     graph.check()?;
@@ -204,6 +206,23 @@ struct Importer<'a> {
     /// Elements of constants made so far.
     folded: u64,
     macs: u64,
+}
+
+impl Importer<'_> {
+    /// What a dense network's file says of the strides that were removed. It changes no result but which algorithm
+    /// computes it, so what cannot be read is passed over.
+    fn read_equivalent_strides(&mut self, entries: &[StringStringEntryProto]) {
+        for entry in entries {
+            let key = entry.key.as_deref().unwrap_or_default();
+            let Some(name) = key.strip_prefix(EQUIVALENT_STRIDE) else { continue };
+            let strides = entry.value.as_deref().and_then(|value| value.split_once('x'));
+            let Some((down, across)) = strides else { continue };
+            let (Ok(down @ 1..), Ok(across @ 1..)) = (down.parse(), across.parse()) else { continue };
+            if let Some(&Known::Computed(id, _)) = self.values.get(name) {
+                self.graph.equivalent_strides.insert(id, [down, across]);
+            }
+        }
+    }
 }
 
 impl Importer<'_> {

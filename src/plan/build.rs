@@ -5,6 +5,7 @@
 
 mod conv;
 mod excite;
+mod fragments;
 mod max_min;
 mod plain;
 mod shortcut;
@@ -14,6 +15,7 @@ use std::collections::HashMap;
 use aligned_vec::AVec;
 use sinew_kernels::{Block, LANES};
 
+use super::choose::{Choice, ConvShape};
 use super::layout::{Blocked, pack_channels};
 use super::memory::{self, Lifetime};
 use super::step::{MAX_RANK, Place, Plain, PlainPlace, Step, Strided, View, Work};
@@ -68,6 +70,9 @@ struct Builder<'g> {
     producers: HashMap<ValueId, usize>,
     /// Reads of each value, graph outputs included.
     uses: Vec<usize>,
+    packed: HashMap<conv::PackedKey, conv::Packed>,
+    /// The choices for layers with the same weights.
+    choices: HashMap<ValueId, Vec<(ConvShape, Choice)>>,
 }
 
 impl<'g> Builder<'g> {
@@ -89,6 +94,8 @@ impl<'g> Builder<'g> {
             homes: HashMap::new(),
             producers: graph.nodes.iter().enumerate().map(|(i, node)| (node.output, i)).collect(),
             uses,
+            packed: HashMap::new(),
+            choices: HashMap::new(),
         }
     }
 
@@ -110,6 +117,8 @@ impl<'g> Builder<'g> {
                 Op::Pool(_) | Op::GlobalPool(_) | Op::BatchNorm { .. } | Op::UpsampleNearest { .. } => {
                     of(node.inputs[0])
                 }
+                Op::PoolFragment { .. } | Op::Interleave { .. } => of(node.inputs[0]),
+                Op::Slice { .. } if fragments::takes_pixels(graph, node) => of(node.inputs[0]),
                 Op::Unary(_) | Op::PRelu | Op::Excite(Excite::Scale { .. }) => of(node.inputs[0]),
                 Op::Conv(_) if self.is_depthwise(node) => of(node.inputs[0]),
                 Op::ConvMaxMin { .. } if self.is_depthwise(node) => {
@@ -455,6 +464,8 @@ impl<'g> Builder<'g> {
                     "window by window",
                 )
             }
+            Op::PoolFragment { pool, .. } => self.pool_fragments(node, pool),
+            Op::Interleave { steps } => self.interleave(node, *steps),
             Op::GlobalPool(kind) => {
                 let input = self.blocks_of(node.inputs[0])?;
                 let output = self.make_blocked(node.output);

@@ -68,6 +68,9 @@ pub struct ConvShape {
     pub groups_are_blocks: bool,
     /// Whether the input is there in plain form, and not in blocks.
     pub plain_input: bool,
+    /// Maps of about this size with the same weights: the fragments of a dilated layer. That of a baseline layer is 1
+    /// whatever becomes of it, so that its fragments take its choice.
+    pub maps: usize,
 }
 
 /// The choice and its reasons.
@@ -153,56 +156,6 @@ pub fn choose(shape: &ConvShape, options: &PlanOptions) -> Choice {
     unreachable!("windows that nothing serves are refused before")
 }
 
-/// The undilated convolution of one fragment of a dilated one with stride 1, and the fragment's first input pixel.
-///
-/// `phase` is the first output pixel of the fragment.
-pub fn fragment(g: &ConvGeometry, phase: [usize; 2]) -> (ConvGeometry, [usize; 2]) {
-    let pads = [g.pad_top, g.pad_left];
-    let axis = |axis: usize, input: usize, output: usize| {
-        let (d, p, r) = (g.dilation[axis], pads[axis], phase[axis]);
-        let first = (r + d * p - p) % d;
-        let sizes = [input.saturating_sub(first).div_ceil(d), output.saturating_sub(r).div_ceil(d)];
-        (first, (p + first).saturating_sub(r) / d, sizes)
-    };
-    let (row, pad_top, [in_height, out_height]) = axis(0, g.in_height, g.out_height);
-    let (column, pad_left, [in_width, out_width]) = axis(1, g.in_width, g.out_width);
-    let geometry = ConvGeometry {
-        in_height,
-        in_width,
-        out_height,
-        out_width,
-        dilation: [1, 1],
-        pad_top,
-        pad_left,
-        ..*g
-    };
-    (geometry, [row, column])
-}
-
-/// The algorithm for the fragments of a dilated convolution, where running it as fragments pays: where Winograd
-/// serves them. All other algorithms take a dilation as it is.
-pub fn choose_fragments(shape: &ConvShape, options: &PlanOptions) -> Option<Choice> {
-    let g = &shape.geometry;
-    let depthwise =
-        shape.groups > 1 && shape.groups == shape.in_channels && shape.groups == shape.out_channels;
-    if g.dilation == [1, 1]
-        || g.stride != [1, 1]
-        || depthwise
-        || options.conv.is_some_and(|conv| conv != Family::Winograd)
-    {
-        return None;
-    }
-    let sizes = [g.in_height, g.in_width, g.out_height, g.out_width];
-    let dilations = [g.dilation[0], g.dilation[1], g.dilation[0], g.dilation[1]];
-    if sizes.iter().zip(dilations).any(|(&size, dilation)| size < dilation) {
-        return None; // some fragment would be empty
-    }
-    let (geometry, _) = fragment(g, [0, 0]);
-    let (algorithm, reason) = winograd(&ConvShape { geometry, ..shape.clone() }, options).ok()?;
-    let why = format!("fragments of a {}x{} dilation: {reason}", g.dilation[0], g.dilation[1]);
-    Some(Choice { algorithm, why })
-}
-
 /// The wanted algorithm, if it serves the shape.
 fn force(shape: &ConvShape, wanted: Family, options: &PlanOptions) -> Result<Choice, String> {
     let candidates: &[Rule] = match wanted {
@@ -276,7 +229,7 @@ fn any_winograd(shape: &ConvShape, options: &PlanOptions) -> Result<(Algorithm, 
     let channels = shape.in_channels / shape.groups;
     let four = WinogradTile { output: 4, kernel };
     let transformed = four.positions() * channels * (shape.out_channels / shape.groups) * 4;
-    let tiles = four.tiles(g.out_height, g.out_width);
+    let tiles = four.tiles(g.out_height, g.out_width) * shape.maps;
     let in_cache = transformed <= options.l2_bytes + options.l2_bytes / 2;
     let (output, reason) = match options.winograd {
         Winograd::Off => return Err("switched off".into()),
@@ -384,6 +337,7 @@ mod tests {
             in_channels: channels,
             out_channels: channels,
             groups_are_blocks: true,
+            maps: 1,
             plain_input: false,
         }
     }

@@ -255,6 +255,13 @@ pub(crate) enum Work {
         input: View,
         output: View,
     },
+    /// The pool with stride 1, each output to the part of its position modulo the stride: one sweep over the input.
+    /// The parts lie one after the other, row by row.
+    PoolFragments {
+        pool: Pool,
+        input: View,
+        parts: Vec<View>,
+    },
     GlobalPool {
         kind: PoolKind,
         input: View,
@@ -358,6 +365,7 @@ impl Work {
             Work::Conv(_) | Work::PlainConv(_) => "conv",
             Work::Pool { pool, .. } if pool.kind == PoolKind::Max => "max-pool",
             Work::Pool { .. } => "average-pool",
+            Work::PoolFragments { .. } => "pool-fragments",
             Work::GlobalPool { kind: PoolKind::Max, .. } => "global-max",
             Work::GlobalPool { .. } => "global-average",
             Work::Unary { .. } => "activation",
@@ -415,6 +423,7 @@ impl Work {
             },
             Work::MaxMin { input, positive, negative }
             | Work::MaxMinPool { input, positive, negative, .. } => vec![input, positive, negative],
+            Work::PoolFragments { input, parts, .. } => [input].into_iter().chain(parts).collect(),
         }
     }
 
@@ -424,6 +433,7 @@ impl Work {
             Work::Convert { .. } | Work::CopyPlain { .. } | Work::ArgMax { .. } | Work::Unpack { .. } => {
                 return vec![];
             }
+            Work::PoolFragments { parts, .. } => return parts.iter().collect(),
             Work::MaxMin { positive, negative, .. } | Work::MaxMinPool { positive, negative, .. } => {
                 Some((positive, negative))
             }

@@ -110,6 +110,34 @@ fn split_halves<const H: usize>(
     (start, rest)
 }
 
+/// Calls `compute` for each block of an output in several maps, which lie one after the other in `out`: as many as
+/// `planes` has entries, each `blocks` planes of so many pixels.
+///
+/// `compute` gets the block, its plane in each map, and its part's own piece of `scratch`.
+///
+/// # Panics
+/// With more than [`MAX_PLANES`] maps.
+pub fn for_each_block(
+    cut: Cut,
+    out: &mut [Block],
+    planes: impl Iterator<Item = usize>,
+    blocks: usize,
+    scratch: &mut [Block],
+    compute: &(impl Fn(usize, &mut [&mut [Block]], &mut [Block]) + Sync),
+) {
+    let mut maps = Planes { planes: no_planes(), count: 0 };
+    let mut rest = out;
+    for plane in planes {
+        let (map, behind) = rest.split_at_mut(blocks * plane);
+        maps.planes[maps.count] = map;
+        maps.count += 1;
+        rest = behind;
+    }
+    let piece = scratch.len() / cut.parts;
+    let split = Maps { piece, parallel: cut.parts > 1, compute };
+    split.run(&mut maps, 0..blocks, cut.parts, scratch);
+}
+
 /// How many of `total`, in multiples of `unit`, the first half of `parts` parts gets.
 fn first_share(total: usize, unit: usize, parts: usize) -> usize {
     let units = total.div_ceil(unit);
@@ -195,6 +223,38 @@ impl<F: Fn(Part, &mut [&mut [Block]], &mut [Block]) + Sync> Pixels<'_, F> {
     }
 }
 
+struct Maps<'f, F> {
+    piece: usize,
+    parallel: bool,
+    compute: &'f F,
+}
+
+impl<F: Fn(usize, &mut [&mut [Block]], &mut [Block]) + Sync> Maps<'_, F> {
+    fn run(&self, maps: &mut Planes<'_>, blocks: Range<usize>, parts: usize, scratch: &mut [Block]) {
+        let share = first_share(blocks.len(), 1, parts);
+        if parts > 1 && share > 0 && share < blocks.len() {
+            let middle = blocks.start + share;
+            let (mut left, mut right) = maps.split_by(|map| map.len() / blocks.len() * share);
+            let (left_scratch, right_scratch) = scratch.split_at_mut(parts / 2 * self.piece);
+            join(
+                || self.run(&mut left, blocks.start..middle, parts / 2, left_scratch),
+                || self.run(&mut right, middle..blocks.end, parts - parts / 2, right_scratch),
+            );
+            return;
+        }
+        let _state = self.parallel.then(FpState::set_default);
+        let (count, maps_count) = (blocks.len(), maps.count);
+        for (index, block) in blocks.enumerate() {
+            let mut planes = no_planes();
+            for (plane, map) in planes.iter_mut().zip(maps.slices()) {
+                let pixels = map.len() / count;
+                *plane = &mut map[index * pixels..][..pixels];
+            }
+            (self.compute)(block, &mut planes[..maps_count], &mut scratch[..self.piece]);
+        }
+    }
+}
+
 /// The same pixels of up to [`MAX_PLANES`] blocks.
 struct Planes<'a> {
     planes: [&'a mut [Block]; MAX_PLANES],
@@ -218,12 +278,17 @@ impl<'a> Planes<'a> {
     }
 
     fn split_at<'s>(&'s mut self, pixel: usize) -> (Planes<'s>, Planes<'s>) {
+        self.split_by(|_| pixel)
+    }
+
+    fn split_by<'s>(&'s mut self, at: impl Fn(&[Block]) -> usize) -> (Planes<'s>, Planes<'s>) {
         let mut left = Planes { planes: no_planes(), count: self.count };
         let mut right = Planes { planes: no_planes(), count: self.count };
         for ((plane, left), right) in
             self.planes[..self.count].iter_mut().zip(&mut left.planes).zip(&mut right.planes)
         {
-            (*left, *right) = plane.split_at_mut(pixel);
+            let at = at(plane);
+            (*left, *right) = plane.split_at_mut(at);
         }
         (left, right)
     }
@@ -275,6 +340,42 @@ mod tests {
         });
         for (i, value) in out.iter().enumerate() {
             assert_eq!(value[0], (i / plane * 1000 + i % plane) as f32);
+        }
+    }
+
+    #[test]
+    fn parts_cover_several_maps_once() {
+        for parts in 1..=4 {
+            for blocks in [1, 2, 3, 7] {
+                let planes = [5, 1, 4];
+                let mut out = vec![[-1.0; 16]; blocks * 10];
+                let mut scratch = vec![[0.0; 16]; 3 * parts];
+                let cut = Cut { parts, along: Along::Blocks { unit: 1 } };
+                for_each_block(
+                    cut,
+                    &mut out,
+                    planes.into_iter(),
+                    blocks,
+                    &mut scratch,
+                    &|block, maps, scratch| {
+                        assert_eq!(scratch.len(), 3);
+                        assert_eq!(maps.iter().map(|map| map.len()).collect::<Vec<_>>(), planes);
+                        for (map, plane) in maps.iter_mut().enumerate() {
+                            for (pixel, value) in plane.iter_mut().enumerate() {
+                                assert_eq!(value[0], -1.0);
+                                *value = [(map * 10_000 + block * 100 + pixel) as f32; 16];
+                            }
+                        }
+                    },
+                );
+                let expected = (0..3).flat_map(|map| {
+                    let pixel = move |block: usize| {
+                        (0..planes[map]).map(move |i| (map * 10_000 + block * 100 + i) as f32)
+                    };
+                    (0..blocks).flat_map(pixel)
+                });
+                assert!(out.iter().map(|value| value[0]).eq(expected), "{parts} parts, {blocks} blocks");
+            }
         }
     }
 

@@ -83,6 +83,7 @@ impl Run<'_, '_, '_> {
             Work::Conv(conv) => self.conv(step, conv),
             Work::PlainConv(conv) => self.plain_conv(step, conv),
             Work::Pool { pool, input, output } => self.pool(step, pool, input, output),
+            Work::PoolFragments { pool, input, parts } => self.pool_fragments(step, pool, input, parts),
             Work::GlobalPool { kind, input, output } => self.global_pool(*kind, input, output),
             Work::Unary { function, input, output } => self.unary(step, *function, input, output),
             Work::Binary { op, swapped, a, b, output } => self.binary(step, (*op, *swapped), a, b, output),
@@ -524,14 +525,9 @@ impl Run<'_, '_, '_> {
 
     fn pool(&mut self, step: &Step, pool: &Pool, input: &View, output: &View) {
         let kernels = self.kernels;
-        let geometry = window(pool, &input.layout, &output.layout);
-        let kind = match pool.kind {
-            PoolKind::Max => pool::PoolKind::Max,
-            PoolKind::Average if pool.count_include_pad => {
-                pool::PoolKind::AverageWithBorder { pad_bottom: pool.pads.bottom, pad_right: pool.pads.right }
-            }
-            PoolKind::Average => pool::PoolKind::Average,
-        };
+        let [height, width] = [output.layout.height, output.layout.width];
+        let geometry = pool_geometry(pool, &input.layout, [height, width], pool.stride);
+        let kind = pool_kind(pool);
         let in_plane = geometry.in_pixels();
         for index in 0..output.layout.batch {
             let ([x], [out]) =
@@ -565,7 +561,8 @@ impl Run<'_, '_, '_> {
 
     fn max_min_pool(&mut self, step: &Step, pool: &Pool, input: &View, [positive, negative]: [&View; 2]) {
         let kernels = self.kernels;
-        let geometry = window(pool, &input.layout, &positive.layout);
+        let [height, width] = [positive.layout.height, positive.layout.width];
+        let geometry = pool_geometry(pool, &input.layout, [height, width], pool.stride);
         let (in_plane, kind) = (geometry.in_pixels(), pool::PoolKind::Max);
         for index in 0..input.layout.batch {
             let writes = [image(self.plan, positive, index), image(self.plan, negative, index)];
@@ -661,15 +658,20 @@ fn operands(conv: &ConvWork) -> [Option<&View>; 4] {
     [Some(&conv.input), conv.residual.as_ref(), scale, bias]
 }
 
-/// The sizes of a pool.
-fn window(pool: &Pool, input: &Blocked, output: &Blocked) -> ConvGeometry {
+/// The sizes of a pool with this stride.
+pub(super) fn pool_geometry(
+    pool: &Pool,
+    input: &Blocked,
+    output: [usize; 2],
+    stride: [usize; 2],
+) -> ConvGeometry {
     ConvGeometry {
         in_height: input.height,
         in_width: input.width,
-        out_height: output.height,
-        out_width: output.width,
+        out_height: output[0],
+        out_width: output[1],
         kernel: pool.kernel,
-        stride: pool.stride,
+        stride,
         dilation: pool.dilation,
         pad_top: pool.pads.top,
         pad_left: pool.pads.left,
@@ -699,6 +701,17 @@ fn for_each_part_with(
 /// A residual's factors from an output block on.
 fn scale_from<'a>(plan: &'a Plan, scale: Option<&Range<usize>>, block: usize) -> Option<&'a [Block]> {
     scale.map(|range| &plan.weights[range.clone()][block..])
+}
+
+/// What a pool takes of a window, as the kernels name it.
+pub(super) fn pool_kind(pool: &Pool) -> pool::PoolKind {
+    match pool.kind {
+        PoolKind::Max => pool::PoolKind::Max,
+        PoolKind::Average if pool.count_include_pad => {
+            pool::PoolKind::AverageWithBorder { pad_bottom: pool.pads.bottom, pad_right: pool.pads.right }
+        }
+        PoolKind::Average => pool::PoolKind::Average,
+    }
 }
 
 /// A convolution's epilogue from an output block on.

@@ -232,6 +232,7 @@ fn node_value(op: &Op, x: &[&Exact], shape: &[usize]) -> Exact {
                 };
             }
         }
+        Op::PoolFragment { .. } | Op::Interleave { .. } => unreachable!("only passes make fragments"),
         Op::GlobalPool(kind) => {
             let pixels = x[0].shape[2..].iter().product::<usize>();
             for (flat, plane) in x[0].values.chunks(pixels).enumerate() {

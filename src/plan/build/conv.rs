@@ -10,13 +10,13 @@ use sinew_kernels::{Block, isa};
 
 use super::max_min::halves;
 use super::shortcut;
-use super::{Builder, image_strides, node_error, strided};
+use super::{Builder, image_strides, node_error};
 use crate::error::Result;
 use crate::graph::{Conv, Excite, MaxMinOrder, Node, Op, ValueId};
-use crate::plan::choose::{self, Algorithm, Choice, ConvShape, fragment};
+use crate::plan::choose::{self, Algorithm, ConvShape};
 use crate::plan::layout::{Blocked, pack_channels};
 use crate::plan::pack::{Filters, pack_depthwise, pack_grouped};
-use crate::plan::step::{ConvWork, Place, PlainConvWork, Step, View, Work};
+use crate::plan::step::{ConvWork, PlainConvWork, Step, View, Work};
 use crate::run::parallel::{Along, Cut};
 
 /// Multiply-accumulates that are worth another thread: some 10 us, several times what it costs to hand them over.
@@ -50,7 +50,8 @@ struct Operands {
 }
 
 /// A layer's packed weights and bias.
-struct Packed {
+#[derive(Clone)]
+pub(super) struct Packed {
     weights: Range<usize>,
     per_block: usize,
     bias: Range<usize>,
@@ -58,6 +59,18 @@ struct Packed {
     /// Live channels of each input block of a group.
     lanes: Vec<u8>,
     group_channels: [usize; 2],
+}
+
+/// What packed weights depend on.
+#[derive(PartialEq, Eq, Hash)]
+pub(super) struct PackedKey {
+    constants: [ValueId; 2],
+    /// Whether the weights hold the shortcut, and the residual's factors where it is added.
+    folded: bool,
+    residual_scale: Option<ValueId>,
+    algorithm: Algorithm,
+    groups: usize,
+    parts: [Vec<usize>; 2],
 }
 
 impl<'g> Builder<'g> {
@@ -164,15 +177,13 @@ impl<'g> Builder<'g> {
             out_channels,
             groups_are_blocks: group_channels.iter().all(|channels| channels % LANES == 0)
                 && parts_are_blocks,
+            maps: self.maps_of(node),
             plain_input: layer.scale.is_none()
                 && self.blocked[x.0].is_none()
                 && self.graph.shape(x).len() == 4
                 && self.strided_source(x).is_some(),
         };
-        if let Some(choice) = choose::choose_fragments(&shape, self.options) {
-            return self.fragments(layer, group_channels, choice);
-        }
-        let mut choice = choose::choose(&shape, self.options);
+        let mut choice = self.choice_of(node.inputs[1], shape);
         if let Some(scale) = layer.residual_scale.and_then(|id| self.graph.constant(id))
             && layer.groups == 1
             && shortcut::folds(node, &layer.geometry, choice.algorithm, self.options)
@@ -292,76 +303,6 @@ impl<'g> Builder<'g> {
         self.push_layer(&layer, algorithm, layer.geometry, &packed, operands, why)
     }
 
-    /// A dilated convolution as plain ones on its fragments: output pixels that are congruent modulo the dilation
-    /// depend on input pixels that are congruent too, and on those it is the undilated convolution.
-    ///
-    /// Output `d m + r` is the sum over taps of `w[i] x[d m + r + d i - p]`; with `f = (r - p) mod d` that reads element
-    /// `m + i - (p - r + f) / d` of fragment `f`: the same window, and `(p - r + f) / d` rows of zeros before it.
-    fn fragments(&mut self, layer: Layer<'g>, group_channels: [usize; 2], choice: Choice) -> Result<()> {
-        let node = layer.node;
-        let mut input = self.blocks_of(node.inputs[0])?;
-        if layer.groups > 1 {
-            input = self.one_part(&node.name, input)?;
-        }
-        let output = self.make_blocked(node.output);
-        let residual = self.residual_of(&layer, &output)?;
-        let packed =
-            self.pack_layer(&layer, choice.algorithm, group_channels, &input.layout, &output.layout)?;
-        let [down, across] = layer.geometry.dilation;
-        for (row, column) in (0..down).flat_map(|row| (0..across).map(move |column| (row, column))) {
-            let (geometry, from) = fragment(&layer.geometry, [row, column]);
-            let steps = [down, across];
-            let fragment_input =
-                self.gather(node, &input, from, steps, [geometry.in_height, geometry.in_width])?;
-            let sizes = [geometry.out_height, geometry.out_width];
-            let residual = match &residual {
-                Some(view) => Some(self.gather(node, view, [row, column], steps, sizes)?),
-                None => None,
-            };
-            let fragment_output = self.scratch_view(&output, sizes);
-            let operands =
-                Operands { input: fragment_input, output: fragment_output.clone(), negative: None, residual };
-            self.push_layer(&layer, choice.algorithm, geometry, &packed, operands, choice.why.clone())?;
-            let own = strides_of(&fragment_output.layout, [1, 1]);
-            let extents = [output.layout.blocks(), sizes[0], sizes[1]];
-            let start = row * output.layout.width + column;
-            let copy = strided(&extents, &own, &strides_of(&output.layout, steps), 0, start);
-            let work = Work::CopyPixels { from: fragment_output, to: output.clone(), copy };
-            self.push(node.name.clone(), work, "a fragment back into the map")?;
-        }
-        Ok(())
-    }
-
-    /// Every `steps`-th pixel from `start` on, as a map of its own.
-    fn gather(
-        &mut self,
-        node: &Node,
-        from: &View,
-        start: [usize; 2],
-        steps: [usize; 2],
-        sizes: [usize; 2],
-    ) -> Result<View> {
-        let to = self.scratch_view(from, sizes);
-        let extents = [from.layout.blocks(), sizes[0], sizes[1]];
-        let first = start[0] * from.layout.width + start[1];
-        let copy =
-            strided(&extents, &strides_of(&from.layout, steps), &strides_of(&to.layout, [1, 1]), first, 0);
-        self.push(
-            node.name.clone(),
-            Work::CopyPixels { from: from.clone(), to: to.clone(), copy },
-            "a fragment of the map",
-        )?;
-        Ok(to)
-    }
-
-    /// A buffer for a map with the channels of another one and its own size.
-    fn scratch_view(&mut self, like: &View, [height, width]: [usize; 2]) -> View {
-        let layout = Blocked { height, width, ..like.layout.clone() };
-        let batch_stride = layout.image_blocks();
-        let place = Place::Arena(self.buffer(layout.batch * batch_stride));
-        View { place, skip: 0, batch_stride, layout }
-    }
-
     /// Packs weights and bias.
     fn pack_layer(
         &mut self,
@@ -371,6 +312,18 @@ impl<'g> Builder<'g> {
         input: &Blocked,
         output: &Blocked,
     ) -> Result<Packed> {
+        // Fragments of one map have the same weights.
+        let key = PackedKey {
+            constants: [layer.node.inputs[1], layer.node.inputs[2]],
+            folded: layer.folded.is_some(),
+            residual_scale: layer.residual_scale,
+            algorithm,
+            groups: layer.groups,
+            parts: [input.parts.clone(), output.parts.clone()],
+        };
+        if let Some(packed) = self.packed.get(&key) {
+            return Ok(packed.clone());
+        }
         let (weights, bias) = self.weights_of(layer)?;
         let taps = layer.geometry.taps();
         let [channels, outputs] = group_channels;
@@ -396,7 +349,9 @@ impl<'g> Builder<'g> {
         let bias = self.push_weights(&pack_channels(bias, output));
         let residual_scale = self.residual_scale_of(layer, output);
         let weights = self.push_weights(&packed);
-        Ok(Packed { weights, per_block, bias, residual_scale, lanes, group_channels })
+        let packed = Packed { weights, per_block, bias, residual_scale, lanes, group_channels };
+        self.packed.insert(key, packed.clone());
+        Ok(packed)
     }
 
     /// Adds the step of a layer whose operands are in blocks.
@@ -527,9 +482,4 @@ fn transformed(tile: WinogradTile, lanes: &[u8], plain: &[Block]) -> Vec<Block> 
     let mut packed = vec![[0.0; LANES]; plain.len() / taps * tile.positions()];
     kernel.pack(lanes, plain, &mut packed);
     packed
-}
-
-/// Blocks between planes, and between pixels of a fragment whose pixels are `steps` apart.
-fn strides_of(layout: &Blocked, steps: [usize; 2]) -> [usize; 3] {
-    [layout.pixels(), steps[0] * layout.width, steps[1]]
 }

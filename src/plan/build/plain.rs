@@ -347,6 +347,11 @@ impl<'g> Builder<'g> {
             let copy = Work::copy_channels(view, to, start[1], size[1]);
             return self.push(node.name.clone(), copy, "channels that start inside a block");
         }
+        if let (Some(view), true) =
+            (self.blocked[id.0].clone(), super::fragments::takes_pixels(self.graph, node))
+        {
+            return self.take_pixels(node, view, [start[2], start[3]], [step[2], step[3]]);
+        }
         let from = self.plain_of(id)?;
         let strides = row_major(&own);
         let first = start.iter().zip(&strides).map(|(start, stride)| start * stride).sum();
