@@ -82,6 +82,34 @@ impl Variant {
     }
 }
 
+/// Gate first against squeeze and rescale, block by block: from the convolution in front of the linear 1x1 one to the
+/// scaled map. The blocks of one size of map are added up.
+fn compare_blocks([first, rescale]: [&Variant; 2]) {
+    let [a, b] = [first, rescale].map(|variant| &variant.session.model().plan().steps);
+    let mut sizes: Vec<(Vec<usize>, [f64; 2])> = Vec::new();
+    for (at, step) in a.iter().enumerate().filter(|(_, step)| step.op == "ScaledConv") {
+        // Conv, gate, bias times gate, ScaledConv; and Conv, Conv, gate, scale.
+        let from = b.iter().position(|other| other.name == step.name && other.op == "Conv");
+        let to = from.and_then(|from| Some(from + b[from..].iter().position(|step| step.op == "scale")?));
+        let (Some(from), Some(to)) = (from, to) else { continue };
+        let sum = |variant: &Variant, steps: std::ops::RangeInclusive<usize>| {
+            variant.shortest[steps].iter().sum::<u64>() as f64 * 1e-6
+        };
+        let times = [sum(first, at - 3..=at), sum(rescale, from - 1..=to)];
+        let shape = step.output_shape();
+        match sizes.iter_mut().find(|(size, _)| *size == shape) {
+            Some((_, sums)) => sums.iter_mut().zip(times).for_each(|(sum, time)| *sum += time),
+            None => sizes.push((shape, times)),
+        }
+    }
+    for (shape, [first, rescale]) in sizes {
+        println!(
+            "  {shape:?}: gate first {first:.3} ms, rescale {rescale:.3} ms, ratio {:.3}",
+            rescale / first
+        );
+    }
+}
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let paths: Vec<String> =
         std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
@@ -116,6 +144,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             variant.time(&maps),
             variant.name
         );
+    }
+    for variants in &all {
+        if let [first, rescale, ..] = &variants[..] {
+            println!("{}", first.name);
+            compare_blocks([first, rescale]);
+        }
     }
     Ok(())
 }

@@ -27,20 +27,12 @@ impl<'g> Builder<'g> {
 
     /// Lets the convolution that writes a map also write the means of its planes; false where no single step does.
     pub(super) fn squeeze_in_producer(&mut self, map: &View, means: &View) -> bool {
+        // A step that only reads it (to row-major order) is none that writes it.
         let writes =
-            |step: &Step| step.work.buffers().iter().any(|&buffer| map.place == Place::Arena(buffer));
-        // The last step that touches the buffer: if it is a convolution that writes just this map, it is its producer.
-        let Some(at) =
-            self.steps.iter().rposition(|step| matches!(&step.work, Work::Conv(conv) if conv.output == *map))
-        else {
-            return false;
-        };
-        let later = &self.steps[at + 1..];
-        if later.iter().any(|step| writes(step) && step.work.views().last() == Some(&map)) {
-            return false;
-        }
+            |step: &Step| step.work.output_layout().is_some() && step.work.views().last() == Some(&map);
+        let Some(at) = self.steps.iter().rposition(writes) else { return false };
         let step = &mut self.steps[at];
-        let Work::Conv(conv) = &mut step.work else { unreachable!("found as one") };
+        let Work::Conv(conv) = &mut step.work else { return false };
         if conv.squeeze.is_some() {
             return false;
         }
