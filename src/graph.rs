@@ -3,6 +3,7 @@
 //! `onnx` writes a graph, the passes of `optimize` rewrite it, `plan` turns it into steps.
 
 pub mod check;
+pub mod excite;
 pub mod op;
 pub mod shape;
 
@@ -10,6 +11,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
+pub use excite::Excite;
 pub use op::{BinaryOp, Conv, MaxMinOrder, Op, Pads, Pool, PoolKind};
 
 /// An index into [`Graph::values`].
@@ -188,7 +190,7 @@ impl Graph {
         let product = |dims: &[usize]| dims.iter().fold(1u64, |n, &d| n.saturating_mul(d as u64));
         match node.op {
             // Weights are [O, ...]: all but the first dimension are one output's products.
-            Op::Conv(_) | Op::Dense { .. } => {
+            Op::Conv(_) | Op::Dense { .. } | Op::Excite(Excite::ScaledConv(_)) => {
                 let products = self.shape(node.inputs[1]).get(1..).unwrap_or_default();
                 product(self.shape(node.output)).saturating_mul(product(products))
             }

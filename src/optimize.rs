@@ -7,6 +7,8 @@ mod dense_to_convolution;
 mod fold_batch_norm;
 mod fold_pad;
 mod fuse_epilogue;
+pub mod fuse_squeeze_excite;
+mod gate_first;
 mod remove_identity;
 
 use crate::graph::{Graph, Node, ValueId};
@@ -25,7 +27,7 @@ pub struct Pass {
 }
 
 /// All passes, in the order in which they run.
-pub const PASSES: [Pass; 5] = [
+pub const PASSES: [Pass; 7] = [
     Pass {
         name: "remove_identity",
         identity: "x = x; a reshape of a reshape is the last one",
@@ -43,6 +45,18 @@ pub const PASSES: [Pass; 5] = [
         identity: "s * (w x + b) + t = (s w) x + (s b + t)",
         bitwise: false,
         run: fold_batch_norm::run,
+    },
+    Pass {
+        name: "fuse_squeeze_excite",
+        identity: "dense layers of one vector are one layer; x + s x = (1 + s) x; s x + y in one operation",
+        bitwise: false,
+        run: fuse_squeeze_excite::run,
+    },
+    Pass {
+        name: "gate_first",
+        identity: "mean(w v + b) = w mean(v) + b, so that a gate may be known before the map that it scales",
+        bitwise: false,
+        run: gate_first::run,
     },
     Pass {
         name: "fuse_epilogue",

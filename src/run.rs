@@ -5,6 +5,7 @@
 
 pub mod arena;
 mod borrow;
+mod excite;
 pub(crate) mod parallel;
 mod step;
 

@@ -525,6 +525,35 @@ fn inspect_lists_what_a_file_holds() {
     assert!(text.contains("Conv") && text.contains("8,471,936"), "{text}");
 }
 
+/// `x * sigmoid(w mean(x))` with a ReLU inside that is an output as well: nearly squeeze-and-excitation.
+#[test]
+fn inspect_tells_blocks_and_misses_of_squeeze_and_excitation() {
+    let folder = Folder::new("excite");
+    let model = |read: bool| {
+        let mut builder = Builder::new("excite");
+        builder.input("x", DType::F32, [1, 4, 3, 3]);
+        builder.constant("w", &Tensor::f32([4, 4, 1, 1], vec![0.25; 16]).expect("16 elements"));
+        builder.node("pool", "GlobalAveragePool", &["x"], &["z"], &[]);
+        builder.node("down", "Conv", &["z", "w"], &["h"], &[]);
+        builder.node("relu", "Relu", &["h"], &["a"], &[]);
+        builder.node("up", "Conv", &["a", "w"], &["t"], &[]);
+        builder.node("gate", "Sigmoid", &["t"], &["s"], &[]);
+        builder.node("product", "Mul", &["x", "s"], &["y"], &[]);
+        builder.output("y", DType::F32, [1, 4, 3, 3]);
+        if read {
+            builder.output("a", DType::F32, [1, 4, 1, 1]);
+        }
+        builder.encode()
+    };
+    let [block, read] = [false, true].map(|read| folder.write(if read { "b" } else { "a" }, &model(read)));
+    let value = json(&["inspect", &block]);
+    let found = serde_json::json!([{ "what": "squeeze_excite", "node": "product" }]);
+    assert_eq!((&value["recovered"], &value["missed"]), (&found, &serde_json::json!([])));
+    let value = json(&["inspect", &read]);
+    assert_eq!(value["recovered"], serde_json::json!([]));
+    assert_eq!(value["missed"][0]["reason"], "\"a\" is read elsewhere too");
+}
+
 #[test]
 fn inspect_lists_all_unsupported_nodes_at_once() {
     let folder = Folder::new("unsupported");

@@ -39,6 +39,7 @@ impl DepthwiseArgs<'_> {
     fn check(&self, pixels: &Range<usize>, out: &[&mut [Block]]) {
         let geometry = &self.geometry;
         let blocks = self.epilogue.blocks(out.len());
+        assert!(self.epilogue.scale.is_none(), "a depthwise convolution takes no scale");
         assert!(self.input.len() >= blocks * geometry.in_pixels(), "input of every output block");
         assert!(self.weights.len() >= blocks * geometry.taps(), "weights of every output block");
         assert!(self.epilogue.bias.len() >= blocks, "bias of every output block");

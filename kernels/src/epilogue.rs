@@ -11,11 +11,14 @@ use crate::elementwise::ActivateInPlaceFn;
 use crate::simd::{Simd, unroll};
 use crate::{Block, LANES};
 
-/// `after(before(sum + bias) + residual)`.
+/// `after(before(sum * scale + bias) + residual)`.
 #[derive(Clone, Copy, Debug)]
 pub struct Epilogue<'a> {
     /// One block per output block; zeros where the layer has no bias.
     pub bias: &'a [Block],
+    /// One block per output block, by which the sums are multiplied in the same operation that adds the bias: a gate
+    /// that is known before the convolution. Depthwise and Winograd convolutions take none.
+    pub scale: Option<&'a [Block]>,
     /// Applied before the residual is added. Use `after` where there is no residual.
     pub before: Activation,
     /// `[output block][pixel]`, laid out as the whole output planes.
@@ -32,7 +35,7 @@ impl<'a> Epilogue<'a> {
     pub(crate) fn tail(&self) -> Tail<'a> {
         let all = !self.has_rest();
         let (low, high, zero) = self.after.as_clamp().filter(|_| all).unwrap_or(NO_CLAMP);
-        Tail { bias: self.bias, residual: self.residual.filter(|_| all), low, high, zero }
+        Tail { bias: self.bias, scale: self.scale, residual: self.residual.filter(|_| all), low, high, zero }
     }
 
     /// Whether a [`Finish`] is needed after the tail.
@@ -48,6 +51,7 @@ impl<'a> Epilogue<'a> {
         let blocks = self.blocks(out.len());
         assert!(!self.max_min || out.len().is_multiple_of(2), "MaxMin fills two halves");
         assert!(self.bias.len() >= blocks, "bias of every output block");
+        assert!(self.scale.is_none_or(|scale| scale.len() >= blocks), "scale of every output block");
         assert!(pixels.start <= pixels.end && pixels.end <= plane, "pixels of the output");
         assert!(out.iter().all(|out| out.len() == pixels.len()), "a slice holds the pixels of the range");
         assert!(
@@ -60,7 +64,12 @@ impl<'a> Epilogue<'a> {
     /// This epilogue for output blocks from `block` on, of planes of `plane` pixels.
     pub(crate) fn starting_at(&self, block: usize, plane: usize) -> Epilogue<'a> {
         let residual = self.residual.map(|residual| &residual[block * plane..]);
-        Epilogue { bias: &self.bias[block..], residual, ..*self }
+        Epilogue {
+            bias: &self.bias[block..],
+            scale: self.scale.map(|scale| &scale[block..]),
+            residual,
+            ..*self
+        }
     }
 
     /// How many blocks `slices` output slices hold.
@@ -84,13 +93,14 @@ impl Activation {
     }
 }
 
-/// What a tile does to its sums: `clamp(sum + bias + residual, low, high) + zero`.
+/// What a tile does to its sums: `clamp(sum * scale + bias + residual, low, high) + zero`.
 ///
 /// One form for identity, ReLU and clip, so that a tile has no branch on the activation, and no copy of its code
 /// for each.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tail<'a> {
     bias: &'a [Block],
+    scale: Option<&'a [Block]>,
     residual: Option<&'a [Block]>,
     low: f32,
     high: f32,
@@ -100,17 +110,15 @@ pub(crate) struct Tail<'a> {
 /// Adding it changes nothing, not even the sign of a zero: stands in for a residual.
 static NEGATIVE_ZEROS: [Block; 16] = [[-0.0; LANES]; 16];
 
+/// Multiplying with it changes nothing: stands in for a scale, so that a sum is scaled and gets its bias in the one
+/// operation that an addition would take.
+static ONES: Block = [1.0; LANES];
+
 impl Tail<'_> {
-    /// The value to store for one output: `bias` is that of its block, `residual` that of its pixel.
+    /// The value to store for one output, from its sum with the bias: `residual` is that of its pixel.
     #[inline(always)]
-    pub(crate) fn apply<S: Simd>(
-        &self,
-        simd: S,
-        sum: S::Vector,
-        bias: S::Vector,
-        residual: Option<&Block>,
-    ) -> S::Vector {
-        let mut v = simd.add(sum, bias);
+    pub(crate) fn apply<S: Simd>(&self, simd: S, sum: S::Vector, residual: Option<&Block>) -> S::Vector {
+        let mut v = sum;
         if let Some(residual) = residual {
             v = simd.add(v, simd.load(residual));
         }
@@ -155,8 +163,10 @@ impl Tail<'_> {
             let out = &mut out[j][at..][..M];
             let residual = tail.residual(j, plane, pixel, M).unwrap_or(&NEGATIVE_ZEROS[..M]);
             let bias = simd.load(tail.bias(j));
+            let scale = simd.load(tail.scale.map_or(&ONES, |scale| &scale[j]));
             unroll!(i < M <= 16, {
-                simd.store(&mut out[i], tail.apply(simd, sums[i][j], bias, Some(&residual[i])));
+                let sum = simd.mul_add(sums[i][j], scale, bias);
+                simd.store(&mut out[i], tail.apply(simd, sum, Some(&residual[i])));
             });
         });
     }

@@ -36,6 +36,8 @@ struct Case {
     residual: bool,
     after: Activation,
     max_min: bool,
+    /// Whether the sums are multiplied by a number per output channel.
+    scaled: bool,
     special: bool,
     seed: u64,
 }
@@ -72,6 +74,7 @@ struct Plain {
     weights: Vec<f32>,
     bias: Vec<f32>,
     residual: Vec<f32>,
+    scale: Vec<f32>,
 }
 
 impl Plain {
@@ -84,6 +87,7 @@ impl Plain {
             weights: numbers.plain(case.outputs * k, case.special && case.seed.is_multiple_of(4)),
             bias: numbers.plain(case.outputs, false),
             residual: numbers.plain(case.outputs * geometry.out_pixels(), case.special),
+            scale: numbers.plain(case.outputs, false),
         }
     }
 }
@@ -195,8 +199,9 @@ fn assert_close(case: &Case, plain: &Plain, got: &[Block]) {
         for pixel in 0..height * width {
             let (sum, mut magnitude) = reference.sum(output, pixel / width, pixel % width);
             let bias = f64::from(plain.bias[output]);
-            let mut v = apply(case.before, sum + bias);
-            magnitude += bias.abs();
+            let scale = if case.scaled { f64::from(plain.scale[output]) } else { 1.0 };
+            let mut v = apply(case.before, sum * scale + bias);
+            magnitude = magnitude * scale.abs() + bias.abs();
             if case.residual {
                 let residual = f64::from(plain.residual[output * height * width + pixel]);
                 v += residual;
@@ -243,13 +248,14 @@ prop_compose! {
         residual: bool,
         after in activation(),
         max_min in prop::bool::weighted(0.2),
+        scaled in prop::bool::weighted(0.3),
         special in prop::bool::weighted(0.3),
         seed: u64,
     ) -> Case {
         let groups = 1;
         Case {
             channels, outputs, groups, size, kernel, stride, dilation, pads, end_pads, before, residual, after,
-            max_min, special, seed,
+            max_min, scaled, special, seed,
         }
     }
 }
@@ -295,6 +301,7 @@ fn rows_or_pixels(case: &Case) -> usize {
 struct After {
     bias: Vec<Block>,
     residual: Vec<Block>,
+    scale: Vec<Block>,
 }
 
 impl After {
@@ -302,12 +309,14 @@ impl After {
         Self {
             bias: to_blocks(&plain.bias, case.outputs),
             residual: to_blocks(&plain.residual, case.outputs),
+            scale: to_blocks(&plain.scale, case.outputs),
         }
     }
 
     fn epilogue(&self, case: &Case) -> Epilogue<'_> {
         Epilogue {
             bias: &self.bias,
+            scale: case.scaled.then_some(&self.scale[..]),
             before: case.before,
             residual: case.residual.then_some(&self.residual[..]),
             after: case.after,

@@ -158,6 +158,7 @@ fn check(case: &Case, cuts: &[Index]) {
         input: &input,
         weights: &weights,
         epilogue: Epilogue {
+            scale: None,
             bias: &bias,
             before: case.before,
             residual: case.residual.then_some(&residual[..]),

@@ -124,6 +124,7 @@ impl Layer {
             input: &self.input,
             weights: &weights[blocks.start * weights.len() / self.out_blocks()..],
             epilogue: Epilogue {
+                scale: None,
                 bias: &self.bias[blocks.start..],
                 before: self.before,
                 residual: self.residual.as_ref().map(|residual| &residual[blocks.start * plane..]),

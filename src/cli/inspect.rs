@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use sinew::Error;
 use sinew::error::Unsupported;
 use sinew::graph::{Graph, ValueId};
-use sinew::onnx::{Imported, Recovery};
+use sinew::onnx::{Imported, Missed, Recovered, Recovery};
+use sinew::optimize::fuse_squeeze_excite;
 
 use super::load::{ShapeArguments, import_bytes, read_model, recovered};
 use super::table::Table;
@@ -34,7 +35,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<Report> {
     let title = format!("{}, {} bytes", path.display(), count(bytes.len() as u64));
     match import_bytes(&bytes, arguments.shapes.shapes.clone()).and_then(|imported| recovered(imported, &[]))
     {
-        Ok((imported, recovery)) => {
+        Ok((imported, mut recovery)) => {
+            add_gates(&imported.graph, &mut recovery);
             report
                 .line(format!("{title}, operator set {}, written by {}", imported.opset, imported.producer));
             supported(&imported, &recovery, &mut report);
@@ -47,6 +49,17 @@ pub(super) fn run(arguments: &Arguments) -> Result<Report> {
         Err(error) => return Err(Failure::at(path, error)),
     }
     Ok(report)
+}
+
+/// Squeeze-and-excitation is put together by a pass; here it is only looked for.
+fn add_gates(graph: &Graph, recovery: &mut Recovery) {
+    for found in fuse_squeeze_excite::found(graph) {
+        let (what, node) = (found.what, found.node);
+        match found.missed {
+            None => recovery.recovered.push(Recovered { what, node }),
+            Some(reason) => recovery.missed.push(Missed { what, node, reason }),
+        }
+    }
 }
 
 fn supported(imported: &Imported, recovery: &Recovery, report: &mut Report) {
@@ -75,8 +88,9 @@ fn supported(imported: &Imported, recovery: &Recovery, report: &mut Report) {
     for missed in &recovery.missed {
         report.line(format!("missed {} at \"{}\": {}", missed.what, missed.node, missed.reason));
     }
-    let recovered = |found: &sinew::onnx::Recovered| json!({ "what": found.what, "node": found.node });
-    let missed = |missed: &sinew::onnx::Missed| json!({ "what": missed.what, "node": missed.node, "reason": missed.reason });
+    let recovered = |found: &Recovered| json!({ "what": found.what, "node": found.node });
+    let missed =
+        |missed: &Missed| json!({ "what": missed.what, "node": missed.node, "reason": missed.reason });
     report.set("opset", imported.opset);
     report.set("producer", imported.producer.as_str());
     report.set("parameters", parameters);

@@ -113,9 +113,10 @@ impl Graph {
                 node.op.output_dtype().name()
             ));
         }
-        let constant = match node.op {
+        let constant = match &node.op {
             Op::Conv(_) | Op::Dense { .. } => 1..3,
             Op::BatchNorm { .. } => 1..5,
+            Op::Excite(excite) => excite.constants(),
             _ => 0..0,
         };
         for &id in &node.inputs[constant] {

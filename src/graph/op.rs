@@ -2,6 +2,7 @@
 
 use sinew_kernels::activation::Activation;
 
+use super::excite::Excite;
 use crate::tensor::DType;
 
 /// What a node computes. Each operator names its inputs in order.
@@ -95,6 +96,8 @@ pub enum Op {
         /// Added to the scaled sum.
         bias: f32,
     },
+    /// A part of a squeeze-and-excitation block.
+    Excite(Excite),
 }
 
 /// A two-dimensional convolution and what happens to its sums: `after(before(sum + bias) + residual)`.
@@ -242,6 +245,7 @@ impl Op {
             Op::UpsampleNearest { .. } => "UpsampleNearest",
             Op::ArgMax { .. } => "ArgMax",
             Op::Lrn { .. } => "LRN",
+            Op::Excite(excite) => excite.name(),
         }
     }
 }

@@ -77,6 +77,7 @@ pub fn infer(op: &Op, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
             }
             image(one(inputs)?)?.to_vec()
         }
+        Op::Excite(excite) => excite.shape(inputs)?,
     };
     if shape.contains(&0) {
         return Err(format!("the output would be empty: {shape:?}"));
@@ -118,7 +119,7 @@ pub fn elements(shape: &[usize]) -> Result<usize, String> {
 /// Bytes of f32 must fit an `isize`, the most that Rust allocates.
 const MAX_ELEMENTS: usize = isize::MAX as usize / 4;
 
-fn conv_shape(conv: &Conv, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+pub(super) fn conv_shape(conv: &Conv, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
     let (operands, residual) = match (inputs.len(), conv.residual) {
         (3, false) => (inputs, None),
         (4, true) => (&inputs[..3], Some(inputs[3])),

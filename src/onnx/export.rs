@@ -21,6 +21,7 @@ const FLOAT: i64 = 1;
 /// Where the graph breaks an invariant.
 pub fn export(graph: &Graph) -> Result<Vec<u8>> {
     graph.check()?;
+    let graph = &graph.without_excite()?;
     let mut builder = Builder::new(&graph.name);
     builder.opset(OPSET).ir_version(IR_VERSION);
     let mut writer =
@@ -192,6 +193,7 @@ impl Writer<'_> {
                 ];
                 self.write(node, "LRN", &inputs, &attributes);
             }
+            Op::Excite(_) => unreachable!("taken apart before"),
         }
         Ok(())
     }

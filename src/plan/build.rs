@@ -4,6 +4,7 @@
 //! step. Concatenation and MaxMin write nothing twice: their inputs' producers write into the result's place.
 
 mod conv;
+mod excite;
 mod plain;
 
 use std::collections::HashMap;
@@ -16,7 +17,7 @@ use super::memory::{self, Lifetime};
 use super::step::{MAX_RANK, Place, Plain, PlainPlace, Step, Strided, View, Work};
 use super::{Io, Plan, PlanOptions, Port};
 use crate::error::{Error, Result};
-use crate::graph::{Graph, MaxMinOrder, Node, Op, ValueId};
+use crate::graph::{Excite, Graph, MaxMinOrder, Node, Op, PoolKind, ValueId};
 use crate::run::parallel::{Along, Cut};
 use crate::tensor::DType;
 
@@ -107,7 +108,7 @@ impl<'g> Builder<'g> {
                 Op::Pool(_) | Op::GlobalPool(_) | Op::BatchNorm { .. } | Op::UpsampleNearest { .. } => {
                     of(node.inputs[0])
                 }
-                Op::Unary(_) | Op::PRelu => of(node.inputs[0]),
+                Op::Unary(_) | Op::PRelu | Op::Excite(Excite::Scale { .. }) => of(node.inputs[0]),
                 Op::Conv(_) if self.is_depthwise(node) => of(node.inputs[0]),
                 Op::Binary(_) => {
                     self.main_operand(node).map_or_else(|| of(node.output), |a| of(node.inputs[a]))
@@ -445,6 +446,9 @@ impl<'g> Builder<'g> {
             Op::GlobalPool(kind) => {
                 let input = self.blocks_of(node.inputs[0])?;
                 let output = self.make_blocked(node.output);
+                if *kind == PoolKind::Average && self.squeeze_in_producer(&input, &output) {
+                    return Ok(());
+                }
                 self.push(
                     node.name.clone(),
                     Work::GlobalPool { kind: *kind, input, output },
@@ -499,6 +503,7 @@ impl<'g> Builder<'g> {
             Op::Slice { start, step, size } => self.slice(node, start, step, size),
             Op::UpsampleNearest { factors } => self.upsample(node, *factors),
             Op::ArgMax { axis, .. } => self.arg_max(node, *axis),
+            Op::Excite(excite) => self.excite(node, excite),
             Op::Lrn { size, alpha, beta, bias } => {
                 let input = self.blocks_of(node.inputs[0])?;
                 let input = self.one_part(&node.name, input)?;

@@ -146,6 +146,10 @@ pub(crate) struct ConvWork {
     pub(crate) input: View,
     pub(crate) output: View,
     pub(crate) residual: Option<View>,
+    /// What the sums are multiplied by, one number per output channel, and the bias times that.
+    pub(crate) scale: Option<[View; 2]>,
+    /// Where the means of the output's planes go.
+    pub(crate) squeeze: Option<View>,
     /// Packed weights, all groups; each output block's are `weights_per_block` apart.
     pub(crate) weights: Range<usize>,
     pub(crate) weights_per_block: usize,
@@ -172,6 +176,32 @@ pub(crate) struct PlainConvWork {
     pub(crate) bias: Range<usize>,
     pub(crate) before: Activation,
     pub(crate) after: Activation,
+}
+
+/// Dense layers on pooled channels, one after the other: the gate of squeeze-and-excitation.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct GateWork {
+    /// Pooled channels, one pixel.
+    pub(crate) input: View,
+    pub(crate) layers: Vec<GateLayer>,
+    /// Whether 1 is added at last.
+    pub(crate) plus_one: bool,
+    pub(crate) output: View,
+}
+
+/// One dense layer of a gate.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct GateLayer {
+    /// Live channels of each input block.
+    pub(crate) lanes: Vec<u8>,
+    pub(crate) out_blocks: usize,
+    /// Packed as those of a dense layer; each output block's are `weights_per_block` apart.
+    pub(crate) weights: Range<usize>,
+    pub(crate) weights_per_block: usize,
+    pub(crate) bias: Range<usize>,
+    pub(crate) after: Activation,
+    /// How its output blocks are shared out.
+    pub(crate) cut: Cut,
 }
 
 /// What a step does.
@@ -249,6 +279,16 @@ pub(crate) enum Work {
         scale: Range<usize>,
         shift: Range<usize>,
     },
+    /// Dense layers on pooled channels.
+    Gate(Box<GateWork>),
+    /// `after(x * scale + residual)`, one scale per channel and image.
+    Scale {
+        input: View,
+        scale: View,
+        residual: Option<View>,
+        after: Activation,
+        output: View,
+    },
     /// `x` where it is above zero, `slope * x` elsewhere; one slope per channel.
     PRelu {
         input: View,
@@ -322,6 +362,8 @@ impl Work {
                 BinaryOp::Min => "minimum",
             },
             Work::Affine { .. } => "affine",
+            Work::Gate(_) => "gate",
+            Work::Scale { .. } => "scale",
             Work::PRelu { .. } => "prelu",
             Work::MaxMin { .. } => "maxmin",
             Work::Softmax { .. } => "softmax",
@@ -337,10 +379,24 @@ impl Work {
             Work::Pack { to, .. } => vec![to],
             Work::Unpack { from, .. } => vec![from],
             Work::CopyPixels { from, to, .. } | Work::CopyChannels { from, to, .. } => vec![from, to],
-            Work::Conv(conv) => [Some(&conv.input), conv.residual.as_ref(), Some(&conv.output)]
+            Work::Conv(conv) => {
+                let [scale, bias] = conv.scale.as_ref().map_or([None; 2], |pair| pair.each_ref().map(Some));
+                [
+                    Some(&conv.input),
+                    conv.residual.as_ref(),
+                    scale,
+                    bias,
+                    conv.squeeze.as_ref(),
+                    Some(&conv.output),
+                ]
                 .into_iter()
                 .flatten()
-                .collect(),
+                .collect()
+            }
+            Work::Gate(gate) => vec![&gate.input, &gate.output],
+            Work::Scale { input, scale, residual, output, .. } => {
+                [Some(input), Some(scale), residual.as_ref(), Some(output)].into_iter().flatten().collect()
+            }
             Work::PlainConv(conv) => {
                 [conv.residual.as_ref(), Some(&conv.output)].into_iter().flatten().collect()
             }

@@ -12,6 +12,7 @@ use sinew_kernels::isa::Kernels;
 use sinew_kernels::{Block, LANES, elementwise, layout, pool, strided};
 
 use super::borrow::views;
+use super::excite::squeeze;
 use super::parallel::for_each_part;
 use super::{Input, Output};
 use crate::graph::{BinaryOp, Pool, PoolKind};
@@ -32,7 +33,7 @@ pub(super) struct Run<'r, 'i, 'o> {
 }
 
 /// The blocks of one image of a view, in its place. A view with batch stride zero has one image for all.
-fn image(plan: &Plan, view: &View, index: usize) -> Range<usize> {
+pub(super) fn image(plan: &Plan, view: &View, index: usize) -> Range<usize> {
     let place = match view.place {
         Place::Arena(buffer) => plan.offsets[buffer],
         Place::Weights => 0,
@@ -47,7 +48,7 @@ fn plain_blocks(plan: &Plan, buffer: usize, plain: Plain) -> Range<usize> {
 }
 
 /// What a step reads of one image, from the arena or the weights, and the parts of the arena that it writes.
-fn open<'a, const R: usize, const W: usize>(
+pub(super) fn open<'a, const R: usize, const W: usize>(
     plan: &'a Plan,
     arena: &'a mut [Block],
     index: usize,
@@ -86,6 +87,10 @@ impl Run<'_, '_, '_> {
             Work::Unary { function, input, output } => self.unary(step, *function, input, output),
             Work::Binary { op, swapped, a, b, output } => self.binary(step, (*op, *swapped), a, b, output),
             Work::Affine { input, output, scale, shift } => self.affine(step, input, output, scale, shift),
+            Work::Gate(gate) => self.gate(step, gate),
+            Work::Scale { input, scale, residual, after, output } => {
+                self.scale(step, [input, scale], residual.as_ref(), *after, output);
+            }
             Work::PRelu { input, output, slope } => self.prelu(step, input, output, slope),
             Work::MaxMin { input, positive, negative } => self.max_min(input, positive, negative),
             Work::Softmax { input, output, lanes } => self.softmax(input, output, lanes),
@@ -97,7 +102,7 @@ impl Run<'_, '_, '_> {
     }
 
     /// Where a step's own scratch lies.
-    fn scratch(&self, step: &Step) -> Range<usize> {
+    pub(super) fn scratch(&self, step: &Step) -> Range<usize> {
         step.scratch.map_or(0..0, |buffer| {
             let start = self.plan.offsets[buffer];
             start..start + step.scratch_blocks
@@ -255,13 +260,15 @@ impl Run<'_, '_, '_> {
             _ => None,
         };
         for index in 0..conv.output.layout.batch {
-            let ([input, residual], [output, scratch]) = open(
+            let means = conv.squeeze.as_ref().map_or(0..0, |view| image(plan, view, index));
+            let (operands, [output, scratch, means]) = open(
                 plan,
                 self.arena,
                 index,
-                [Some(&conv.input), conv.residual.as_ref()],
-                [image(plan, &conv.output, index), scratch.clone()],
+                operands(conv),
+                [image(plan, &conv.output, index), scratch.clone(), means],
             );
+            let input = operands[0];
             let in_group = in_blocks * conv.geometry.in_pixels();
             for (group, output) in output.chunks_mut(out_blocks * out_plane).enumerate() {
                 let first = group * out_blocks;
@@ -272,7 +279,7 @@ impl Run<'_, '_, '_> {
                         lanes: &conv.lanes,
                         input: &input[group * in_group..][..in_group],
                         weights: &weights[block * conv.weights_per_block..],
-                        epilogue: epilogue(conv, bias, residual, block, out_plane),
+                        epilogue: epilogue(conv, bias, operands, block, out_plane),
                     };
                     match winograd {
                         Some((kernel, form)) => kernel.run(form, &args, part.pixels, out, scratch),
@@ -282,6 +289,9 @@ impl Run<'_, '_, '_> {
                         None => (kernels.direct.run)(&args, part.pixels, out),
                     }
                 });
+            }
+            if !means.is_empty() {
+                squeeze(kernels, step.cut.parts, &conv.output.layout, output, means);
             }
         }
     }
@@ -325,6 +335,7 @@ impl Run<'_, '_, '_> {
                     weights: &weights[block * conv.weights_per_block..],
                     epilogue: Epilogue {
                         bias: &bias[block..],
+                        scale: None,
                         before: conv.before,
                         residual: conv.residual.as_ref().map(|_| &residual[block * plane..]),
                         after: conv.after,
@@ -343,9 +354,10 @@ impl Run<'_, '_, '_> {
         let (weights, bias) = (&plan.weights[conv.weights.clone()], &plan.weights[conv.bias.clone()]);
         let scratch = self.scratch(step);
         for index in 0..conv.output.layout.batch {
-            let reads = [Some(&conv.input), conv.residual.as_ref()];
-            let writes = [image(plan, &conv.output, index), scratch.clone()];
-            let ([input, residual], [output, scratch]) = open(plan, self.arena, index, reads, writes);
+            let means = conv.squeeze.as_ref().map_or(0..0, |view| image(plan, view, index));
+            let writes = [image(plan, &conv.output, index), scratch.clone(), means];
+            let (operands, [output, scratch, means]) = open(plan, self.arena, index, operands(conv), writes);
+            let input = operands[0];
             for_each_part(step.cut, output, plane, scratch, &|part, out, scratch| {
                 let block = part.first_block;
                 let args = grouped::GroupedArgs {
@@ -355,10 +367,13 @@ impl Run<'_, '_, '_> {
                     input,
                     first_block: block,
                     weights: &weights[block * conv.weights_per_block..],
-                    epilogue: epilogue(conv, bias, residual, block, plane),
+                    epilogue: epilogue(conv, bias, operands, block, plane),
                 };
                 (kernels.grouped.run)(&args, part.pixels, out, scratch);
             });
+            if !means.is_empty() {
+                squeeze(kernels, step.cut.parts, &conv.output.layout, output, means);
+            }
         }
     }
 
@@ -368,19 +383,23 @@ impl Run<'_, '_, '_> {
         let (in_plane, plane) = (conv.geometry.in_pixels(), conv.output.layout.pixels());
         let (weights, bias) = (&plan.weights[conv.weights.clone()], &plan.weights[conv.bias.clone()]);
         for index in 0..conv.output.layout.batch {
-            let reads = [Some(&conv.input), conv.residual.as_ref()];
-            let ([input, residual], [output]) =
-                open(plan, self.arena, index, reads, [image(plan, &conv.output, index)]);
+            let means = conv.squeeze.as_ref().map_or(0..0, |view| image(plan, view, index));
+            let writes = [image(plan, &conv.output, index), means];
+            let (operands, [output, means]) = open(plan, self.arena, index, operands(conv), writes);
+            let input = operands[0];
             for_each_part(step.cut, output, plane, &mut [], &|part, out, _| {
                 let block = part.first_block;
                 let args = DepthwiseArgs {
                     geometry: conv.geometry,
                     input: &input[block * in_plane..],
                     weights: &weights[block * conv.weights_per_block..],
-                    epilogue: epilogue(conv, bias, residual, block, plane),
+                    epilogue: epilogue(conv, bias, operands, block, plane),
                 };
                 (kernels.depthwise.run)(&args, part.pixels, out);
             });
+            if !means.is_empty() {
+                squeeze(kernels, step.cut.parts, &conv.output.layout, output, means);
+            }
         }
     }
 
@@ -597,6 +616,7 @@ impl Run<'_, '_, '_> {
     pub(super) fn poison(&mut self, step: &Step) {
         let written: &[&View] = match &step.work {
             Work::MaxMin { positive, negative, .. } => &[positive, negative],
+            Work::Conv(conv) => &[conv.squeeze.as_ref().unwrap_or(&conv.output), &conv.output],
             work if work.output_layout().is_some() => &[work.views()[work.views().len() - 1]],
             _ => &[],
         };
@@ -614,16 +634,24 @@ impl Run<'_, '_, '_> {
     }
 }
 
+/// What a convolution reads: input, residual, scale, scaled bias.
+fn operands(conv: &ConvWork) -> [Option<&View>; 4] {
+    let [scale, bias] = conv.scale.as_ref().map_or([None; 2], |pair| pair.each_ref().map(Some));
+    [Some(&conv.input), conv.residual.as_ref(), scale, bias]
+}
+
 /// A convolution's epilogue from an output block on.
 fn epilogue<'a>(
     conv: &ConvWork,
     bias: &'a [Block],
-    residual: &'a [Block],
+    [_, residual, scale, scaled_bias]: [&'a [Block]; 4],
     block: usize,
     plane: usize,
 ) -> Epilogue<'a> {
+    let bias = if conv.scale.is_some() { scaled_bias } else { bias };
     Epilogue {
         bias: &bias[block..],
+        scale: conv.scale.as_ref().map(|_| &scale[block..]),
         before: conv.before,
         residual: conv.residual.as_ref().map(|_| &residual[block * plane..]),
         after: conv.after,

@@ -391,6 +391,7 @@ fn node_value(op: &Op, x: &[&Exact], shape: &[usize]) -> Exact {
                 out.error[flat] = x[0].error[flat] * scale * 4.0 + 64.0 * out.values[flat].abs();
             }
         }
+        Op::Excite(_) => unreachable!("see Graph::without_excite"),
         Op::ArgMax { axis, .. } => {
             let (extent, stride) = (x[0].shape[*axis], x[0].strides()[*axis]);
             for flat in 0..out.values.len() {

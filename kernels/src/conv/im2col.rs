@@ -110,6 +110,7 @@ fn multiply(kernels: &Kernels, args: &ConvArgs<'_>, columns: &[Block], at: usize
         let block = group * GROUP;
         let epilogue = Epilogue {
             bias: &args.epilogue.bias[block..],
+            scale: args.epilogue.scale.map(|scale| &scale[block..]),
             before: Activation::Identity,
             residual: None,
             after: Activation::Identity,

@@ -301,6 +301,7 @@ impl Winograd {
         let geometry = &args.geometry;
         let WinogradTile { output, kernel } = self.tile;
         let blocks = args.epilogue.blocks(out.len());
+        assert!(args.epilogue.scale.is_none(), "a Winograd convolution takes no scale");
         assert_eq!(geometry.kernel, [kernel; 2], "the tile's kernel");
         assert_eq!((geometry.stride, geometry.dilation), ([1; 2], [1; 2]), "stride and dilation are one");
         let per_channel = match form {

@@ -10,7 +10,7 @@ use sinew_kernels::{Block, isa};
 
 use super::{Builder, image_strides, node_error, strided};
 use crate::error::Result;
-use crate::graph::{Conv, Node, Op, ValueId};
+use crate::graph::{Conv, Excite, Node, Op, ValueId};
 use crate::plan::choose::{self, Algorithm, Choice, ConvShape, fragment};
 use crate::plan::layout::{Blocked, pack_channels};
 use crate::plan::pack::{Filters, pack_depthwise, pack_grouped};
@@ -27,6 +27,8 @@ struct Layer<'g> {
     groups: usize,
     before: Activation,
     residual: Option<ValueId>,
+    /// One number per output channel and image, by which the sums are multiplied.
+    scale: Option<ValueId>,
     after: Activation,
     macs: u64,
 }
@@ -78,13 +80,15 @@ impl<'g> Builder<'g> {
             pad_top: conv.pads.top,
             pad_left: conv.pads.left,
         };
-        let residual = conv.residual.then(|| node.inputs[3]);
+        let residual = node.inputs.last().copied().filter(|_| conv.residual);
+        let scale = matches!(node.op, Op::Excite(Excite::ScaledConv(_))).then(|| node.inputs[3]);
         self.layer(Layer {
             node,
             geometry,
             groups: conv.groups,
             before: conv.before,
             residual,
+            scale,
             after: conv.after,
             macs: self.graph.node_macs(node),
         })
@@ -104,7 +108,7 @@ impl<'g> Builder<'g> {
         };
         let macs = self.graph.node_macs(node);
         let before = Activation::Identity;
-        self.layer(Layer { node, geometry, groups: 1, before, residual: None, after, macs })
+        self.layer(Layer { node, geometry, groups: 1, before, residual: None, scale: None, after, macs })
     }
 
     fn layer(&mut self, layer: Layer<'g>) -> Result<()> {
@@ -126,7 +130,8 @@ impl<'g> Builder<'g> {
             out_channels,
             groups_are_blocks: group_channels.iter().all(|channels| channels % LANES == 0)
                 && parts_are_blocks,
-            plain_input: self.blocked[x.0].is_none()
+            plain_input: layer.scale.is_none()
+                && self.blocked[x.0].is_none()
                 && self.graph.shape(x).len() == 4
                 && self.strided_source(x).is_some(),
         };
@@ -146,6 +151,19 @@ impl<'g> Builder<'g> {
         match constants {
             (Some(weights), Some(bias)) => Ok((weights, bias)),
             _ => Err(node_error(layer.node, "its weights and bias must be constants")),
+        }
+    }
+
+    /// The scale of a layer's sums, and its bias times the scale, where there is one.
+    fn scale_of(
+        &mut self,
+        layer: &Layer<'g>,
+        bias: &Range<usize>,
+        output: &View,
+    ) -> Result<Option<[View; 2]>> {
+        match layer.scale {
+            Some(scale) => self.scaled_bias(layer.node, scale, bias, output).map(Some),
+            None => Ok(None),
         }
     }
 
@@ -325,6 +343,7 @@ impl<'g> Builder<'g> {
         why: String,
     ) -> Result<()> {
         let Operands { input, output, residual } = operands;
+        let scale = self.scale_of(layer, &packed.bias, &output)?;
         if algorithm == Algorithm::Pointwise {
             let pixels = geometry.in_pixels();
             (geometry.in_height, geometry.out_height) = (1, 1);
@@ -361,6 +380,8 @@ impl<'g> Builder<'g> {
             input,
             output,
             residual,
+            scale,
+            squeeze: None,
             weights: packed.weights.clone(),
             weights_per_block: packed.per_block,
             bias: packed.bias.clone(),

@@ -85,7 +85,7 @@ impl<'g> Builder<'g> {
     }
 
     /// One number per channel in the parts of `main`; the batch stride is zero where all images share them.
-    fn per_channel(&mut self, node: &Node, id: ValueId, main: &View) -> Result<View> {
+    pub(super) fn per_channel(&mut self, node: &Node, id: ValueId, main: &View) -> Result<View> {
         let channels = main.layout.channels();
         let layout = Blocked { batch: 1, height: 1, width: 1, ..main.layout.clone() };
         let blocks = layout.blocks();

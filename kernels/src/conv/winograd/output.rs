@@ -52,7 +52,7 @@ pub(crate) fn transform<S: Simd, const T: usize, const M: usize>(
             unroll!(x < M <= 16, {
                 if x < columns {
                     let residual = residual.map(#[inline(always)] |residual| &residual[x]);
-                    simd.store(&mut out[x], tail.apply(simd, values[x], bias, residual));
+                    simd.store(&mut out[x], tail.apply(simd, simd.add(values[x], bias), residual));
                 }
             });
         }
