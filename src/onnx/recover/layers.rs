@@ -153,6 +153,10 @@ pub(super) fn bias(view: &View, at: usize) -> Option<Found> {
         return None;
     };
     let count = view.graph.shape(weights)[0];
+    // One number for several channels is rather part of an activation: the 3 of clip(x + 3, 0, 6) / 6.
+    if elements.len() == 1 && count > 1 {
+        return None;
+    }
     if view.scalar(zeros)? != 0.0 || out.get(channel) != Some(&count) || view.graph.shape(y) != out {
         return None;
     }
