@@ -4,6 +4,7 @@
 //! output nothing: a report is printed only once it is complete.
 
 mod bench;
+mod compile;
 mod demo;
 mod engine;
 mod files;
@@ -60,6 +61,10 @@ enum Command {
     Plan(plan::Arguments),
     /// Time warm runs: minimum, median, 99th percentile
     Bench(bench::Arguments),
+    /// Write a model as a .sinew file or a C array, for programs that link the library
+    ///
+    /// The file holds the plan, options such as --threads included, and the packed weights; every instruction set reads it.
+    Compile(compile::Arguments),
     /// Measure this machine: instruction sets, caches, peak of multiply-adds, bandwidth
     ///
     /// No plan uses what is found here.
@@ -122,6 +127,7 @@ pub(crate) fn main() -> ExitCode {
         Some(Command::Inspect(options)) => (options.json, inspect::run(options)),
         Some(Command::Plan(options)) => (options.model.engine.json, plan::run(options)),
         Some(Command::Bench(options)) => (options.model.engine.json, bench::run(options)),
+        Some(Command::Compile(options)) => (options.model.engine.json, compile::run(options)),
         Some(Command::Machine(options)) => (options.json, machine::run(options)),
     };
     let mut report = match report {

@@ -8,12 +8,12 @@ mod plain;
 
 use std::collections::HashMap;
 
-use aligned_vec::AVec;
 use sinew_kernels::{Block, LANES};
 
 use super::layout::{Blocked, pack_channels};
 use super::memory::{self, Lifetime};
 use super::step::{MAX_RANK, Place, Plain, PlainPlace, Step, Strided, View, Work};
+use super::weights::Weights;
 use super::{Io, Plan, PlanOptions, Port};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, MaxMinOrder, Node, Op, ValueId};
@@ -388,8 +388,8 @@ impl<'g> Builder<'g> {
         let (op, algorithm) = (work.verb(), work.verb());
         self.push_step(Step {
             name,
-            op,
-            algorithm,
+            op: op.into(),
+            algorithm: algorithm.into(),
             why: why.to_owned(),
             macs: 0,
             bytes,
@@ -597,7 +597,7 @@ impl<'g> Builder<'g> {
             steps: self.steps,
             edge_in: self.edge_in,
             edge_out,
-            weights: AVec::from_slice(64, &self.weights),
+            weights: Weights::owned(self.weights),
             offsets,
             arena_blocks,
             scratch_blocks,
