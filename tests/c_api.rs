@@ -12,8 +12,8 @@ use sinew::preprocess::{Pixels, Preprocess};
 use sinew::{Data, Model, Options, Session, SessionOptions, Tensor};
 
 /// Largest growth of a C program that uses the whole interface, linked as below: bytes. Measured figures stand in
-/// docs/integrating.md; this leaves some room.
-const SIZE_LIMIT: u64 = 1_500_000;
+/// docs/integrating.md; this leaves 3 %.
+const SIZE_LIMIT: u64 = 1_750_000;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -55,7 +55,8 @@ fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {
         let target = profile_folder().parent().expect("a target folder").to_owned();
-        let arguments = "rustc --quiet -p sinew --lib --crate-type staticlib --profile dist --no-default-features";
+        let arguments =
+            "rustc --quiet -p sinew --lib --crate-type staticlib --profile dist --no-default-features";
         let mut cargo = Command::new(env!("CARGO"));
         cargo.current_dir(root()).args(arguments.split(' ')).args(["--features", "capi", "--target-dir"]);
         succeed(cargo.arg(&target));
@@ -82,7 +83,15 @@ fn network(kind: &str, arguments: &[&str]) -> PathBuf {
     static MADE: Mutex<()> = Mutex::new(());
     let _one_at_a_time = MADE.lock();
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.current_dir(root()).args(["run", "--quiet", "-p", "sinew", "--example", "make_model", "--target-dir"]);
+    cargo.current_dir(root()).args([
+        "run",
+        "--quiet",
+        "-p",
+        "sinew",
+        "--example",
+        "make_model",
+        "--target-dir",
+    ]);
     cargo.arg(profile_folder().parent().expect("a target folder"));
     if profile_folder().ends_with("release") {
         cargo.arg("--release");
@@ -94,7 +103,14 @@ fn network(kind: &str, arguments: &[&str]) -> PathBuf {
 fn compile(onnx: &Path, name: &str, arguments: &[&str]) -> PathBuf {
     let path = folder().join(name);
     let flag = if name.ends_with(".h") { "--c-array" } else { "--output" };
-    succeed(Command::new(env!("CARGO_BIN_EXE_sinew")).arg("compile").arg(onnx).arg(flag).arg(&path).args(arguments));
+    succeed(
+        Command::new(env!("CARGO_BIN_EXE_sinew"))
+            .arg("compile")
+            .arg(onnx)
+            .arg(flag)
+            .arg(&path)
+            .args(arguments),
+    );
     path
 }
 
@@ -122,7 +138,10 @@ fn memcheck(program: &Path, arguments: &[&Path]) {
         // An instruction set that it can emulate.
         let isa = if cfg!(target_arch = "x86_64") { "avx2" } else { "neon" };
         valgrind.env("SINEW_ISA", isa).args(["--quiet", "--error-exitcode=9", "--leak-check=full"]);
-        succeed(valgrind.arg("--errors-for-leak-kinds=all").arg("--show-leak-kinds=all").arg(program).args(arguments));
+        // The table of instruction sets stays reachable for ever: the one thing that is global.
+        let leaks = "definite,indirect,possible";
+        valgrind.args([format!("--errors-for-leak-kinds={leaks}"), format!("--show-leak-kinds={leaks}")]);
+        succeed(valgrind.arg(program).args(arguments));
     } else {
         assert!(std::env::var_os("REQUIRE_VALGRIND").is_none(), "valgrind is required and not there");
         eprintln!("no valgrind here: {} was not checked", program.display());
@@ -169,7 +188,11 @@ fn a_model_in_an_array_runs_in_static_memory() {
 
 #[test]
 fn a_programs_own_threads_give_the_same_bits() {
-    let sinew = compile(&network("resnet", &["--size", "96", "--width", "0.5"]), "threads.sinew", &["--threads", "3"]);
+    let sinew = compile(
+        &network("resnet", &["--size", "96", "--width", "0.5"]),
+        "threads.sinew",
+        &["--threads", "3"],
+    );
     let program = build("examples/c/own_threads.c", "own_threads", &[]);
     for _ in 0..5 {
         let said = succeed(Command::new(&program).arg(&sinew));
@@ -208,7 +231,8 @@ fn cpp_includes_the_header() {
 #[test]
 fn a_run_neither_allocates_nor_calls_the_system() {
     let sinew = compile(&small(), "traps.sinew", &[]);
-    let wraps = ["malloc", "calloc", "realloc", "posix_memalign", "free"].map(|name| format!("-Wl,--wrap={name}"));
+    let wraps =
+        ["malloc", "calloc", "realloc", "posix_memalign", "free"].map(|name| format!("-Wl,--wrap={name}"));
     let wraps: Vec<&str> = wraps.iter().map(String::as_str).collect();
     let program = build("tests/c/traps.c", "traps", &wraps);
     assert_eq!(succeed(Command::new(&program).arg(&sinew)), "no allocation and no system call\n");

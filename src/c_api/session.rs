@@ -277,9 +277,10 @@ pub unsafe extern "C" fn sinew_session_run(session: *mut SessionHandle) -> Statu
 /// The session was not freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sinew_session_cancel(session: *const SessionHandle) -> Status {
-    // SAFETY: the caller's contract.
     guard(None, || {
-        unsafe { handle(session) }?.cancel.store(true, Ordering::Relaxed);
+        // SAFETY: the caller's contract.
+        let session = unsafe { handle(session) }?;
+        session.cancel.store(true, Ordering::Relaxed);
         Ok(())
     })
 }
@@ -308,8 +309,9 @@ pub unsafe extern "C" fn sinew_session_isa(session: *mut SessionHandle) -> i32 {
 /// The session is null, or one that was not freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sinew_session_message(session: *const SessionHandle) -> *const c_char {
-    // SAFETY: the caller's contract; the text is part of the session.
+    // SAFETY: the caller's contract.
     match unsafe { handle(session) } {
+        // SAFETY: the text is part of the session; its address is taken without reading it.
         Ok(session) => unsafe { (&raw const (*session.inner.get()).message.text).cast() },
         Err(_) => c"no session".as_ptr(),
     }

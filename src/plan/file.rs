@@ -47,12 +47,12 @@ pub struct LoadOptions {
 }
 
 impl Default for LoadOptions {
-    /// Far above any network that a CPU would run.
+    /// Far above any network that a CPU would run: arenas of 4 GiB, or of 1 GiB where addresses have 32 bits.
     fn default() -> Self {
         Self {
             check_weights: false,
             plan_bytes: 64 << 20,
-            arena_bytes: usize::MAX.min(4 << 30),
+            arena_bytes: 1 << (usize::BITS - 2).min(32),
             macs: 100_000_000_000_000,
         }
     }

@@ -16,7 +16,7 @@ pub(crate) struct Weights(Place);
 #[derive(Clone, Debug)]
 enum Place {
     Owned(AVec<Block>),
-    InPlace(&'static [Block]),
+    Lent(&'static [Block]),
     Mapped { map: Arc<Mmap>, start: usize, bytes: usize },
 }
 
@@ -28,7 +28,7 @@ impl Weights {
 
     /// Blocks where they lie: in flash, or in an array of the program.
     pub(crate) fn in_place(blocks: &'static [Block]) -> Self {
-        Self(Place::InPlace(blocks))
+        Self(Place::Lent(blocks))
     }
 
     /// `bytes` bytes from `start` on of a mapped file; nothing where they are no aligned blocks inside it.
@@ -52,7 +52,7 @@ impl Deref for Weights {
     fn deref(&self) -> &[Block] {
         match &self.0 {
             Place::Owned(blocks) => blocks,
-            Place::InPlace(blocks) => blocks,
+            Place::Lent(blocks) => blocks,
             Place::Mapped { map, start, bytes } => bytemuck::cast_slice(&map[*start..start + bytes]),
         }
     }
