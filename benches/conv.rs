@@ -37,7 +37,7 @@ fn layers(criterion: &mut Criterion) {
             let macs: u64 = steps.iter().map(|step| step.macs).sum();
             group.throughput(Throughput::Elements(2 * macs));
             for table in sinew_kernels::isa::supported() {
-                let options = SessionOptions { isa: Some(table.isa) };
+                let options = SessionOptions { isa: Some(table.isa), ..SessionOptions::default() };
                 let mut session =
                     Session::new(Arc::clone(&model), options).expect("a supported instruction set");
                 let input = numbers(model.inputs()[0].len(), 1.0);

@@ -4,6 +4,7 @@
 //! output nothing: a report is printed only once it is complete.
 
 mod bench;
+mod compile;
 mod demo;
 mod densify;
 mod engine;
@@ -66,6 +67,10 @@ enum Command {
     /// Every position of the model is one of the dense one, with the same value: dense[M n] = model[n], M being the product
     /// of the removed strides. --check runs both and compares all bits; where they differ, the exit status is 1.
     Densify(densify::Arguments),
+    /// Write a model as a .sinew file or a C array, for programs that link the library
+    ///
+    /// The file holds the plan, options such as --threads included, and the packed weights; every instruction set reads it.
+    Compile(compile::Arguments),
     /// Measure this machine: instruction sets, caches, peak of multiply-adds, bandwidth
     ///
     /// No plan uses what is found here.
@@ -129,6 +134,7 @@ pub(crate) fn main() -> ExitCode {
         Some(Command::Plan(options)) => (options.model.engine.json, plan::run(options)),
         Some(Command::Bench(options)) => (options.model.engine.json, bench::run(options)),
         Some(Command::Densify(options)) => (options.model.engine.json, densify::run(options)),
+        Some(Command::Compile(options)) => (options.model.engine.json, compile::run(options)),
         Some(Command::Machine(options)) => (options.json, machine::run(options)),
     };
     let mut report = match report {

@@ -72,6 +72,9 @@ pub enum Error {
         /// Bytes needed.
         needed: usize,
     },
+    /// A run was cancelled between two steps: its outputs hold anything.
+    #[error("the run was cancelled")]
+    Cancelled,
     /// An option has a value that makes no sense.
     #[error("{option}: {reason}")]
     Option {

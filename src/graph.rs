@@ -194,10 +194,7 @@ impl Graph {
         let product = |dims: &[usize]| dims.iter().fold(1u64, |n, &d| n.saturating_mul(d as u64));
         match node.op {
             // Weights are [O, ...]: all but the first dimension are one output's products.
-            Op::Conv(_)
-            | Op::ConvMaxMin { .. }
-            | Op::Dense { .. }
-            | Op::Excite(Excite::ScaledConv(_)) => {
+            Op::Conv(_) | Op::ConvMaxMin { .. } | Op::Dense { .. } | Op::Excite(Excite::ScaledConv(_)) => {
                 let products = self.shape(node.inputs[1]).get(1..).unwrap_or_default();
                 // MaxMin gives each sum twice.
                 let twice = matches!(node.op, Op::ConvMaxMin { .. });

@@ -1,6 +1,8 @@
 //! CNN inference for CPUs: hand-tuned f32 kernels for AVX2, AVX-512 and NEON chosen at run time, a tiny graph
 //! executor, and a scalar path that every kernel equals bit for bit.
 
+#[cfg(feature = "capi")]
+pub mod c_api;
 pub mod error;
 pub mod graph;
 mod model;

@@ -1,8 +1,12 @@
 //! A model: the optimized graph's plan and packed weights. Immutable, shared by any number of sessions.
 
+use std::io::Write;
+use std::path::Path;
+
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::optimize::{Applied, optimize};
+use crate::plan::file::{self, Compiled, LoadOptions, Source};
 use crate::plan::{Plan, PlanOptions, Port};
 
 /// How a model is prepared.
@@ -34,6 +38,45 @@ impl Model {
         Ok(Self { name: graph.name, plan, passes, threads: options.plan.threads })
     }
 
+    /// Opens a compiled model: the file is mapped and its weights are used there. Nobody may shorten or change the file
+    /// while the model lives; replacing it under its name by a new one is safe.
+    ///
+    /// # Errors
+    /// Where the file cannot be read or is no compiled model of this version, or exceeds a limit.
+    pub fn open(path: &Path, options: &LoadOptions) -> Result<Self> {
+        file::map(path).and_then(|map| Self::compiled(Source::Mapped(map), options))
+    }
+
+    /// A compiled model from bytes that need not stay: the weights are copied.
+    ///
+    /// # Errors
+    /// As [`Model::open`].
+    pub fn from_compiled(bytes: &[u8], options: &LoadOptions) -> Result<Self> {
+        Self::compiled(Source::Copied(bytes), options)
+    }
+
+    /// A compiled model in flash or in an array of the program, aligned to [`crate::run::arena::ALIGN`]: its weights are
+    /// used there.
+    ///
+    /// # Errors
+    /// As [`Model::open`], and where the bytes are not aligned.
+    pub fn in_place(bytes: &'static [u8], options: &LoadOptions) -> Result<Self> {
+        Self::compiled(Source::InPlace(bytes), options)
+    }
+
+    pub(crate) fn compiled(source: Source<'_>, options: &LoadOptions) -> Result<Self> {
+        let Compiled { name, threads, plan } = file::read(source, options)?;
+        Ok(Self { name, plan, passes: Vec::new(), threads })
+    }
+
+    /// Writes the compiled model, `.sinew`: plan and packed weights, the same on every machine.
+    ///
+    /// # Errors
+    /// Where writing fails.
+    pub fn compile(&self, to: &mut dyn Write) -> Result<()> {
+        file::write(&self.name, self.threads, &self.plan, to)
+    }
+
     /// The model's name in its file.
     pub fn name(&self) -> &str {
         &self.name
@@ -44,7 +87,7 @@ impl Model {
         &self.plan
     }
 
-    /// The passes that ran, and how often each rewrote something.
+    /// The passes that ran, and how often each rewrote something; none are known of a compiled model.
     pub fn passes(&self) -> &[Applied] {
         &self.passes
     }

@@ -3,12 +3,15 @@
 
 mod build;
 pub mod choose;
+pub mod file;
 pub mod layout;
 mod memory;
 mod pack;
 pub mod step;
+mod validate;
+mod weights;
 
-use aligned_vec::AVec;
+use serde::{Deserialize, Serialize};
 use sinew_kernels::Block;
 
 use crate::error::Result;
@@ -16,6 +19,7 @@ use crate::graph::Graph;
 use crate::tensor::DType;
 pub use choose::{Algorithm, Family};
 use step::Step;
+use weights::Weights;
 
 /// What a plan depends on besides the model.
 #[derive(Clone, Debug, PartialEq)]
@@ -89,7 +93,7 @@ pub enum Io {
 }
 
 /// A graph input or output.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Port {
     /// The name in the model.
     pub name: String,
@@ -112,7 +116,7 @@ impl Port {
 }
 
 /// Everything that a run needs but the arena and the kernels.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Plan {
     /// In the order in which they run.
     pub steps: Vec<Step>,
@@ -123,8 +127,9 @@ pub struct Plan {
     /// Changes of layout at the edges that are not part of a run: with [`Io::Blocked`] only.
     pub(crate) edge_in: Vec<Step>,
     pub(crate) edge_out: Vec<Step>,
-    /// Packed weights of all steps.
-    pub(crate) weights: AVec<Block>,
+    /// Packed weights of all steps; in a compiled model they follow the plan.
+    #[serde(skip)]
+    pub(crate) weights: Weights,
     /// Offset of each buffer in the arena, in blocks.
     pub(crate) offsets: Vec<usize>,
     /// Blocks of the arena: values and scratch.

@@ -11,6 +11,7 @@ pub(crate) mod parallel;
 mod step;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use sinew_kernels::isa::{self, Isa, Kernels, fp_state::FpState};
@@ -20,6 +21,7 @@ use crate::model::Model;
 use crate::plan::Port;
 use crate::tensor::{DType, Data, Tensor};
 use arena::Arena;
+use parallel::ParallelFor;
 
 /// What a run takes for one graph input: row-major elements.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +77,8 @@ impl Output<'_> {
 pub struct SessionOptions {
     /// The instruction set; `None` takes `SINEW_ISA` where it is set, and the best that the CPU has elsewhere.
     pub isa: Option<Isa>,
+    /// Threads to run on; `None` and more than the plan is cut for are the plan's number. No result depends on it.
+    pub threads: Option<usize>,
 }
 
 /// The table for an exact choice, for `SINEW_ISA`, or the best there is.
@@ -94,6 +98,9 @@ pub fn kernels_for(wanted: Option<Isa>) -> Result<&'static Kernels> {
     isa::table(isa).ok_or(Error::IsaUnavailable { isa: isa.name(), missing: isa.required_features() })
 }
 
+/// What is told of every step: its index and nanoseconds.
+type OnStep = Box<dyn FnMut(usize, u64) + Send>;
+
 /// A model with an arena of its own: what runs.
 pub struct Session<'a> {
     model: Arc<Model>,
@@ -101,7 +108,11 @@ pub struct Session<'a> {
     arena: Arena<'a>,
     #[cfg(feature = "parallel")]
     pool: Option<rayon::ThreadPool>,
+    /// The caller's threads instead of a pool.
+    parallel_for: Option<ParallelFor>,
     step_ns: Vec<u64>,
+    on_step: Option<OnStep>,
+    cancel: Option<Arc<AtomicBool>>,
     profiling: bool,
     poison: bool,
 }
@@ -122,7 +133,7 @@ impl Session<'static> {
     /// Where the instruction set is not available or threads cannot be started.
     pub fn new(model: Arc<Model>, options: SessionOptions) -> Result<Self> {
         let arena = Arena::own(model.plan().arena_blocks);
-        Session::with(model, options, arena)
+        Session::with(model, options, arena, None)
     }
 }
 
@@ -133,14 +144,21 @@ impl<'a> Session<'a> {
     /// As [`Session::new`], and where the memory is too small or not aligned.
     pub fn with_arena(model: Arc<Model>, options: SessionOptions, arena: &'a mut [u8]) -> Result<Self> {
         let arena = Arena::lent(arena, model.plan().arena_blocks)?;
-        Session::with(model, options, arena)
+        Session::with(model, options, arena, None)
     }
 
-    fn with(model: Arc<Model>, options: SessionOptions, arena: Arena<'a>) -> Result<Self> {
+    pub(crate) fn with(
+        model: Arc<Model>,
+        options: SessionOptions,
+        arena: Arena<'a>,
+        parallel_for: Option<ParallelFor>,
+    ) -> Result<Self> {
         let kernels = kernels_for(options.isa)?;
+        let threads = options.threads.map_or(model.threads(), |threads| threads.min(model.threads()));
+        let own_threads = if parallel_for.is_some() { 1 } else { threads };
         #[cfg(feature = "parallel")]
         let pool =
-            match model.threads() {
+            match own_threads {
                 0 | 1 => None,
                 threads => {
                     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
@@ -151,10 +169,10 @@ impl<'a> Session<'a> {
                 }
             };
         #[cfg(not(feature = "parallel"))]
-        if model.threads() > 1 {
+        if own_threads > 1 {
             let reason = format!(
-                "{} asked for, but this library was built without the `parallel` feature",
-                model.threads()
+                "{own_threads} asked for, but this library was built without the `parallel` feature; \
+                 1 runs the same plan"
             );
             return Err(Error::Option { option: "threads".into(), reason });
         }
@@ -165,7 +183,10 @@ impl<'a> Session<'a> {
             arena,
             #[cfg(feature = "parallel")]
             pool,
+            parallel_for,
             step_ns,
+            on_step: None,
+            cancel: None,
             profiling: false,
             poison: false,
         })
@@ -191,6 +212,16 @@ impl<'a> Session<'a> {
         &self.step_ns
     }
 
+    /// Calls `see` after every step of a run with the step's index and nanoseconds, on the thread that runs.
+    pub fn set_on_step(&mut self, see: Option<impl FnMut(usize, u64) + Send + 'static>) {
+        self.on_step = see.map(|see| Box::new(see) as OnStep);
+    }
+
+    /// Lets a run look at a flag between steps and end with [`Error::Cancelled`] where it is set.
+    pub fn set_cancel(&mut self, flag: Option<Arc<AtomicBool>>) {
+        self.cancel = flag;
+    }
+
     /// Fills the dead lanes of every step's result with NaN: for tests, which must see no difference.
     #[doc(hidden)]
     pub fn set_poison(&mut self, on: bool) {
@@ -203,11 +234,11 @@ impl<'a> Session<'a> {
     /// [`Session::load_inputs`] and written by [`Session::store_outputs`] instead.
     ///
     /// # Errors
-    /// Where the number, type or size of an input or output is not the model's. Nothing else can fail.
+    /// Where the number, type or size of an input or output is not the model's, or the run was cancelled. Nothing else can
+    /// fail.
     pub fn run(&mut self, inputs: &[Input<'_>], outputs: &mut [Output<'_>]) -> Result<()> {
         self.check(inputs, outputs)?;
-        self.on_threads(|session| session.execute(Stage::Run, inputs, outputs));
-        Ok(())
+        self.on_threads(|session| session.execute(Stage::Run, inputs, outputs))
     }
 
     /// As [`Session::run`], and hands every step's result to `see`: the step's index and the result, row-major.
@@ -245,8 +276,7 @@ impl<'a> Session<'a> {
     /// As [`Session::run`].
     pub fn load_inputs(&mut self, inputs: &[Input<'_>]) -> Result<()> {
         self.check_inputs(inputs)?;
-        self.execute(Stage::EdgeIn, inputs, &mut []);
-        Ok(())
+        self.execute(Stage::EdgeIn, inputs, &mut [])
     }
 
     /// Brings the outputs out of blocks: with [`crate::plan::Io::Blocked`], after runs.
@@ -255,8 +285,7 @@ impl<'a> Session<'a> {
     /// As [`Session::run`].
     pub fn store_outputs(&mut self, outputs: &mut [Output<'_>]) -> Result<()> {
         self.check_outputs(outputs)?;
-        self.execute(Stage::EdgeOut, &[], outputs);
-        Ok(())
+        self.execute(Stage::EdgeOut, &[], outputs)
     }
 
     /// Computes the outputs of tensors: allocates the results.
@@ -283,17 +312,20 @@ impl<'a> Session<'a> {
         self.model.outputs().iter().map(|port| Tensor::new(port.shape.clone(), zeros(port))).collect()
     }
 
-    fn on_threads(&mut self, run: impl FnOnce(&mut Self) + Send) {
+    fn on_threads(&mut self, run: impl FnOnce(&mut Self) -> Result<()> + Send) -> Result<()> {
         #[cfg(feature = "parallel")]
         if let Some(pool) = self.pool.take() {
-            pool.install(|| run(self));
+            let result = pool.install(|| run(self));
             self.pool = Some(pool);
-            return;
+            return result;
         }
-        run(self);
+        match self.parallel_for {
+            Some(parallel_for) => parallel_for.install(|| run(self)),
+            None => run(self),
+        }
     }
 
-    fn execute(&mut self, stage: Stage, inputs: &[Input<'_>], outputs: &mut [Output<'_>]) {
+    fn execute(&mut self, stage: Stage, inputs: &[Input<'_>], outputs: &mut [Output<'_>]) -> Result<()> {
         let _state = FpState::set_default();
         let plan = self.model.plan();
         let steps = match stage {
@@ -302,9 +334,12 @@ impl<'a> Session<'a> {
             Stage::EdgeOut => &plan.edge_out,
         };
         let mut run = step::Run { plan, kernels: self.kernels, arena: self.arena.blocks(), inputs, outputs };
-        let profiling = self.profiling && matches!(stage, Stage::Run);
+        let profiling = (self.profiling || self.on_step.is_some()) && matches!(stage, Stage::Run);
         let mut before = profiling.then(Instant::now);
         for (index, step) in steps.iter().enumerate() {
+            if self.cancel.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed)) {
+                return Err(Error::Cancelled);
+            }
             run.step(step);
             if self.poison {
                 run.poison(step);
@@ -313,8 +348,13 @@ impl<'a> Session<'a> {
                 let now = Instant::now();
                 self.step_ns[index] = u64::try_from((now - start).as_nanos()).unwrap_or(u64::MAX);
                 before = Some(now);
+                if let Some(see) = &mut self.on_step {
+                    see(index, self.step_ns[index]);
+                    before = Some(Instant::now());
+                }
             }
         }
+        Ok(())
     }
 
     fn check(&self, inputs: &[Input<'_>], outputs: &[Output<'_>]) -> Result<()> {

@@ -1,7 +1,9 @@
 //! A shape and data in the caller's own layout: row-major, no padding.
 
+use serde::{Deserialize, Serialize};
+
 /// The type of a tensor's elements at the engine's boundary; inside everything is f32.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DType {
     /// 32-bit floating point.
     F32,

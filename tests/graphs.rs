@@ -32,8 +32,8 @@ fn input(graph: &Graph, choices: &mut impl Choices) -> Tensor {
 
 fn run(graph: &Graph, options: &Options, isa: Isa, poison: bool, input: &Tensor) -> Vec<Tensor> {
     let model = Arc::new(Model::new(graph.clone(), options).expect("a checked graph is planned"));
-    let mut session =
-        Session::new(model, SessionOptions { isa: Some(isa) }).expect("a supported instruction set");
+    let mut session = Session::new(model, SessionOptions { isa: Some(isa), ..SessionOptions::default() })
+        .expect("a supported instruction set");
     session.set_poison(poison);
     let first = session.run_tensors(std::slice::from_ref(input)).expect("inputs of the model's shape");
     let second = session.run_tensors(std::slice::from_ref(input)).expect("inputs of the model's shape");

@@ -7,6 +7,7 @@ use crate::simd::Simd;
 
 /// An element-wise function.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Activation {
     /// `x`.
     Identity,

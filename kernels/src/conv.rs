@@ -21,6 +21,7 @@ use crate::epilogue::Epilogue;
 
 /// The sizes of one convolution of one group of channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ConvGeometry {
     /// Rows of the input.
     pub in_height: usize,

@@ -212,7 +212,7 @@ pub fn supported() -> &'static [Kernels] {
 /// The scalar table: with the hardware's fused multiply-add where the CPU has one.
 #[cfg(feature = "std")]
 fn scalar_table() -> Kernels {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", feature = "scalar-fma"))]
     if std::is_x86_feature_detected!("fma") {
         // SAFETY: fma was just detected.
         return unsafe { scalar::fused::kernels() };

@@ -164,8 +164,8 @@ fn tell_profile(session: &Session<'_>, profile: &[u64], images: usize, report: &
         let share = profile[index] as f64 / total.max(1) as f64;
         table.row([
             step.name.clone(),
-            step.op.to_owned(),
-            step.algorithm.to_owned(),
+            step.op.to_string(),
+            step.algorithm.to_string(),
             time(mean),
             format!("{:.1} %", 100.0 * share),
         ]);

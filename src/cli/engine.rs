@@ -60,7 +60,7 @@ impl EngineArguments {
     }
 
     pub(super) fn session_options(&self) -> SessionOptions {
-        SessionOptions { isa: self.isa }
+        SessionOptions { isa: self.isa, ..SessionOptions::default() }
     }
 }
 

@@ -103,7 +103,8 @@ fn supported(imported: &Imported, recovery: &Recovery, report: &mut Report) {
         })
     };
     let recovered = |found: &Recovered| json!({ "what": found.what, "node": found.node });
-    let missed = |missed: &Missed| json!({ "what": missed.what, "node": missed.node, "reason": missed.reason });
+    let missed =
+        |missed: &Missed| json!({ "what": missed.what, "node": missed.node, "reason": missed.reason });
     report.set("opset", imported.opset);
     report.set("producer", imported.producer.as_str());
     report.set("parameters", parameters);

@@ -92,8 +92,8 @@ fn row(index: usize, step: &Step, placement: Option<(usize, usize)>) -> [String;
     [
         index.to_string(),
         step.name.clone(),
-        step.op.to_owned(),
-        step.algorithm.to_owned(),
+        step.op.to_string(),
+        step.algorithm.to_string(),
         by_x(&step.output_shape()),
         at,
         until,

@@ -1,5 +1,6 @@
 //! The closed set of operators. Shapes are NCHW as in ONNX; all dimensions are known.
 
+use serde::{Deserialize, Serialize};
 use sinew_kernels::activation::Activation;
 
 use super::excite::Excite;
@@ -151,7 +152,7 @@ pub struct Conv {
 }
 
 /// A pooling window.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Pool {
     /// What is taken of the window.
     pub kind: PoolKind,
@@ -170,7 +171,7 @@ pub struct Pool {
 }
 
 /// What is taken of a window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PoolKind {
     /// The largest element; NaN if any is NaN.
     Max,
@@ -179,7 +180,7 @@ pub enum PoolKind {
 }
 
 /// Rows and columns around an image.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pads {
     /// Rows above.
     pub top: usize,
@@ -192,7 +193,7 @@ pub struct Pads {
 }
 
 /// An element-wise function of two inputs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BinaryOp {
     /// `a + b`
     Add,

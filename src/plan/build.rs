@@ -12,13 +12,13 @@ mod shortcut;
 
 use std::collections::HashMap;
 
-use aligned_vec::AVec;
 use sinew_kernels::{Block, LANES};
 
 use super::choose::{Choice, ConvShape};
 use super::layout::{Blocked, pack_channels};
 use super::memory::{self, Lifetime};
 use super::step::{MAX_RANK, Place, Plain, PlainPlace, Step, Strided, View, Work};
+use super::weights::Weights;
 use super::{Io, Plan, PlanOptions, Port};
 use crate::error::{Error, Result};
 use crate::graph::{Excite, Graph, Node, Op, PoolKind, ValueId};
@@ -409,8 +409,8 @@ impl<'g> Builder<'g> {
         let (op, algorithm) = (work.verb(), work.verb());
         self.push_step(Step {
             name,
-            op,
-            algorithm,
+            op: op.into(),
+            algorithm: algorithm.into(),
             why: why.to_owned(),
             macs: 0,
             bytes,
@@ -612,7 +612,7 @@ impl<'g> Builder<'g> {
             steps: self.steps,
             edge_in: self.edge_in,
             edge_out,
-            weights: AVec::from_slice(64, &self.weights),
+            weights: Weights::owned(self.weights),
             offsets,
             arena_blocks,
             scratch_blocks,

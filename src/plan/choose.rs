@@ -1,13 +1,14 @@
 //! Which algorithm computes a convolution: one ordered list, best first. The first that serves the shape and whose
 //! rule holds is taken; the last serves all. The rule looks at one image, at shapes and options only.
 
+use serde::{Deserialize, Serialize};
 use sinew_kernels::conv::winograd::{WeightForm, WinogradTile};
 use sinew_kernels::conv::{ConvGeometry, direct, im2col, plain_image};
 
 use super::{PlanOptions, Winograd};
 
 /// How a convolution is computed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Algorithm {
     /// One image, one window: a matrix times a vector, at the speed of memory.
     Dense,

@@ -11,10 +11,11 @@
 //! A part starts at a block. Concatenation and MaxMin append parts, so nothing moves; a convolution's weights are
 //! permuted to match.
 
+use serde::{Deserialize, Serialize};
 use sinew_kernels::{Block, LANES};
 
 /// Channels in blocks of 16. Values of rank 2 are `[N, C, 1, 1]`, of rank 3 `[N, C, 1, L]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Blocked {
     /// Images.
     pub batch: usize,

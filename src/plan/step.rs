@@ -1,7 +1,9 @@
 //! The steps of a plan: what each does and where its operands lie.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
 use sinew_kernels::activation::Activation;
 use sinew_kernels::conv::ConvGeometry;
 
@@ -11,14 +13,14 @@ use crate::graph::{BinaryOp, Pool, PoolKind};
 use crate::run::parallel::Cut;
 
 /// One step: a verb, its operands, and why it is done this way.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Step {
     /// The node it comes from.
     pub name: String,
     /// What it does, for listings.
-    pub op: &'static str,
+    pub op: Cow<'static, str>,
     /// How: the algorithm.
-    pub algorithm: &'static str,
+    pub algorithm: Cow<'static, str>,
     /// Why this algorithm, and why not the ones before it in the list.
     pub why: String,
     /// Multiply-accumulates of the direct form.
@@ -64,7 +66,7 @@ impl Step {
 }
 
 /// Where a value's blocks are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Place {
     /// A buffer of the arena.
     Arena(usize),
@@ -73,7 +75,7 @@ pub(crate) enum Place {
 }
 
 /// A value in blocks: `batch` images of `layout.image_blocks()` blocks, `batch_stride` apart.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct View {
     pub(crate) place: Place,
     /// Blocks from the start of the place to the first image.
@@ -83,7 +85,7 @@ pub(crate) struct View {
 }
 
 /// Where a plain value's elements are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum PlainPlace {
     /// The caller's input.
     Input(usize),
@@ -96,7 +98,7 @@ pub(crate) enum PlainPlace {
 }
 
 /// A value in row-major order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Plain {
     pub(crate) place: PlainPlace,
     /// Elements.
@@ -107,7 +109,7 @@ pub(crate) struct Plain {
 pub(crate) use sinew_kernels::strided::MAX_RANK;
 
 /// A copy of a box of elements: extents with a stride on both sides, outermost first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Strided {
     pub(crate) extents: [usize; MAX_RANK],
     pub(crate) from_strides: [usize; MAX_RANK],
@@ -117,7 +119,7 @@ pub(crate) struct Strided {
 }
 
 /// What a binary step reads besides its first operand.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Operand {
     /// The same shape and layout.
     Same(View),
@@ -130,7 +132,7 @@ pub(crate) enum Operand {
 }
 
 /// A convolution or dense layer.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ConvWork {
     pub(crate) algorithm: Algorithm,
     pub(crate) geometry: ConvGeometry,
@@ -159,7 +161,7 @@ pub(crate) struct ConvWork {
 }
 
 /// A first convolution on the plain image.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct PlainConvWork {
     pub(crate) geometry: ConvGeometry,
     pub(crate) channels: usize,
@@ -180,7 +182,7 @@ pub(crate) struct PlainConvWork {
 }
 
 /// Dense layers on pooled channels, one after the other: the gate of squeeze-and-excitation.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct GateWork {
     /// Pooled channels, one pixel.
     pub(crate) input: View,
@@ -191,7 +193,7 @@ pub(crate) struct GateWork {
 }
 
 /// One dense layer of a gate.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct GateLayer {
     /// Live channels of each input block.
     pub(crate) lanes: Vec<u8>,
@@ -206,7 +208,7 @@ pub(crate) struct GateLayer {
 }
 
 /// What a step does.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Work {
     /// Integers of the caller to f32.
     Convert {

@@ -3,16 +3,21 @@
 //! A part is a run of output blocks and a range of pixels, made by splitting slices, so that parallel writes need no
 //! `unsafe`. Every part computes whole outputs: no result depends on how the work was split.
 
+mod callers;
+
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
 use sinew_kernels::Block;
 use sinew_kernels::isa::fp_state::FpState;
+
+pub(crate) use callers::ParallelFor;
 
 /// Output blocks that one kernel call gets at most; larger outputs are computed in several calls.
 pub const MAX_PLANES: usize = 128;
 
 /// How a step's output may be cut.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cut {
     /// The number of parts; 1 keeps the step on the calling thread.
     pub parts: usize,
@@ -21,7 +26,7 @@ pub struct Cut {
 }
 
 /// What is cut into parts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Along {
     /// Runs of output blocks, in multiples of `unit`.
     Blocks {
@@ -72,42 +77,39 @@ pub fn for_each_part_of<const H: usize>(
     compute: &(impl Fn(Part, &mut [&mut [Block]], &mut [Block]) + Sync),
 ) {
     debug_assert!(halves.iter().all(|half| half.len() == halves[0].len() && half.len() % plane == 0));
-    let piece = scratch.len() / cut.parts;
+    let run = MAX_PLANES / H;
     match cut.along {
         Along::Blocks { unit } => {
-            let split = Blocks { plane, unit, piece, parallel: cut.parts > 1, compute };
-            split.run(0, halves, cut.parts, scratch);
+            let blocks = Blocks { first_block: 0, halves, plane };
+            split(
+                cut.parts,
+                unit,
+                blocks,
+                scratch,
+                &|Blocks { mut first_block, mut halves, .. }, scratch| {
+                    while !halves[0].is_empty() {
+                        let (now, later) = split_halves(halves, run * plane);
+                        halves = later;
+                        let part = Part { first_block, pixels: 0..plane };
+                        compute(part, Planes::of(now, plane).slices(), scratch);
+                        first_block += run;
+                    }
+                },
+            );
         }
         Along::Pixels { unit } => {
-            let run = MAX_PLANES / H;
             let mut first_block = 0;
             while !halves[0].is_empty() {
                 let (now, later) = split_halves(halves, run * plane);
                 halves = later;
-                let split = Pixels { first_block, unit, piece, parallel: cut.parts > 1, compute };
-                let mut planes = Planes::of(now, plane);
-                split.run(&mut planes, 0..plane, cut.parts, scratch);
+                let pixels = Pixels { planes: Planes::of(now, plane), pixels: 0..plane };
+                split(cut.parts, unit, pixels, scratch, &|Pixels { mut planes, pixels }, scratch| {
+                    compute(Part { first_block, pixels }, planes.slices(), scratch);
+                });
                 first_block += run;
             }
         }
     }
-}
-
-/// Up to `at` blocks of each half, and the rest.
-fn split_halves<const H: usize>(
-    halves: [&mut [Block]; H],
-    at: usize,
-) -> ([&mut [Block]; H], [&mut [Block]; H]) {
-    let mut rest: [&mut [Block]; H] = std::array::from_fn(|_| Default::default());
-    let mut rests = rest.iter_mut();
-    let start = halves.map(|half| {
-        let (start, end) = half.split_at_mut(at.min(half.len()));
-        if let Some(rest) = rests.next() {
-            *rest = end;
-        }
-        start
-    });
-    (start, rest)
 }
 
 /// Calls `compute` for each block of an output in several maps, which lie one after the other in `out`: as many as
@@ -133,15 +135,100 @@ pub fn for_each_block(
         maps.count += 1;
         rest = behind;
     }
-    let piece = scratch.len() / cut.parts;
-    let split = Maps { piece, parallel: cut.parts > 1, compute };
-    split.run(&mut maps, 0..blocks, cut.parts, scratch);
+    split(cut.parts, 1, Maps { maps, blocks: 0..blocks }, scratch, &|Maps { mut maps, blocks }, scratch| {
+        let (count, maps_count) = (blocks.len(), maps.count);
+        for (index, block) in blocks.enumerate() {
+            let mut planes = no_planes();
+            for (plane, map) in planes.iter_mut().zip(maps.slices()) {
+                let pixels = map.len() / count;
+                *plane = &mut map[index * pixels..][..pixels];
+            }
+            compute(block, &mut planes[..maps_count], scratch);
+        }
+    });
 }
 
-/// How many of `total`, in multiples of `unit`, the first half of `parts` parts gets.
-fn first_share(total: usize, unit: usize, parts: usize) -> usize {
+// ---- splitting ----
+
+/// Something of a length that can be cut in two.
+trait Divide: Send + Sized {
+    fn len(&self) -> usize;
+    /// The first `at`, and the others.
+    fn split_at(self, at: usize) -> (Self, Self);
+}
+
+/// Splits `whole` into at most `parts` parts at multiples of `unit`, and `scratch` into as many pieces.
+fn split<T: Divide>(
+    parts: usize,
+    unit: usize,
+    whole: T,
+    scratch: &mut [Block],
+    compute: &(impl Fn(T, &mut [Block]) + Sync),
+) {
+    let piece = scratch.len() / parts;
+    let compute = |part: T, scratch: &mut [Block]| {
+        // Threads of a pool have a floating-point state of their own.
+        let _state = (parts > 1).then(FpState::set_default);
+        compute(part, &mut scratch[..piece]);
+    };
+    match ParallelFor::installed().filter(|_| parts > 1) {
+        Some(threads) => {
+            // One part off at a time; where there are fewer units than parts, one unit.
+            let first_of = |(part, scratch): (T, _), parts: usize| {
+                let most = parts.min(part.len().div_ceil(unit)).max(1);
+                let share = first_share(part.len(), unit, 1, most);
+                divide(part, share, scratch, piece)
+            };
+            threads.hand_out((whole, scratch), parts, &first_of, &|(part, scratch)| compute(part, scratch));
+        }
+        None => halve(parts, unit, whole, scratch, piece, &compute),
+    }
+}
+
+/// Each half on its own, as long as there are several parts and units.
+fn halve<T: Divide>(
+    parts: usize,
+    unit: usize,
+    whole: T,
+    scratch: &mut [Block],
+    piece: usize,
+    compute: &(impl Fn(T, &mut [Block]) + Sync),
+) {
+    let share = first_share(whole.len(), unit, parts / 2, parts);
+    if parts == 1 || share == 0 {
+        return compute(whole, scratch);
+    }
+    match divide(whole, share, scratch, parts / 2 * piece) {
+        (left, Some(right)) => join(
+            || halve(parts / 2, unit, left.0, left.1, piece, compute),
+            || halve(parts - parts / 2, unit, right.0, right.1, piece, compute),
+        ),
+        (all, None) => compute(all.0, all.1),
+    }
+}
+
+/// What is to be computed, with its scratch.
+type WithScratch<'s, T> = (T, &'s mut [Block]);
+
+/// The first `share`, with so much scratch, and the others where there are any.
+fn divide<T: Divide>(
+    whole: T,
+    share: usize,
+    scratch: &mut [Block],
+    scratch_share: usize,
+) -> (WithScratch<'_, T>, Option<WithScratch<'_, T>>) {
+    if share == whole.len() {
+        return ((whole, scratch), None);
+    }
+    let (first, rest) = whole.split_at(share);
+    let (scratch, rest_scratch) = scratch.split_at_mut(scratch_share);
+    ((first, scratch), Some((rest, rest_scratch)))
+}
+
+/// How many of `total`, in multiples of `unit`, the first `first` of `parts` parts get.
+fn first_share(total: usize, unit: usize, first: usize, parts: usize) -> usize {
     let units = total.div_ceil(unit);
-    (units * (parts / 2) / parts * unit).min(total)
+    (units * first / parts * unit).min(total)
 }
 
 #[cfg(feature = "parallel")]
@@ -155,104 +242,86 @@ fn join(left: impl FnOnce(), right: impl FnOnce()) {
     right();
 }
 
-struct Blocks<'f, F> {
-    plane: usize,
-    unit: usize,
-    piece: usize,
-    parallel: bool,
-    compute: &'f F,
-}
+// ---- what is split ----
 
-impl<F: Fn(Part, &mut [&mut [Block]], &mut [Block]) + Sync> Blocks<'_, F> {
-    fn run<const H: usize>(
-        &self,
-        first_block: usize,
-        mut halves: [&mut [Block]; H],
-        parts: usize,
-        scratch: &mut [Block],
-    ) {
-        let blocks = halves[0].len() / self.plane;
-        let share = first_share(blocks, self.unit, parts);
-        if parts > 1 && share > 0 && share < blocks {
-            let (left, right) = split_halves(halves, share * self.plane);
-            let (left_scratch, right_scratch) = scratch.split_at_mut(parts / 2 * self.piece);
-            join(
-                || self.run(first_block, left, parts / 2, left_scratch),
-                || self.run(first_block + share, right, parts - parts / 2, right_scratch),
-            );
-            return;
-        }
-        let _state = self.parallel.then(FpState::set_default);
-        let run = MAX_PLANES / H;
-        let mut first_block = first_block;
-        while !halves[0].is_empty() {
-            let (now, later) = split_halves(halves, run * self.plane);
-            halves = later;
-            let mut planes = Planes::of(now, self.plane);
-            let part = Part { first_block, pixels: 0..self.plane };
-            (self.compute)(part, planes.slices(), &mut scratch[..self.piece]);
-            first_block += run;
-        }
-    }
-}
-
-struct Pixels<'f, F> {
+/// Whole blocks of halves.
+struct Blocks<'a, const H: usize> {
     first_block: usize,
-    unit: usize,
-    piece: usize,
-    parallel: bool,
-    compute: &'f F,
+    halves: [&'a mut [Block]; H],
+    plane: usize,
 }
 
-impl<F: Fn(Part, &mut [&mut [Block]], &mut [Block]) + Sync> Pixels<'_, F> {
-    fn run(&self, planes: &mut Planes<'_>, pixels: Range<usize>, parts: usize, scratch: &mut [Block]) {
-        let share = first_share(pixels.len(), self.unit, parts);
-        if parts > 1 && share > 0 && share < pixels.len() {
-            let middle = pixels.start + share;
-            let (mut left, mut right) = planes.split_at(share);
-            let (left_scratch, right_scratch) = scratch.split_at_mut(parts / 2 * self.piece);
-            join(
-                || self.run(&mut left, pixels.start..middle, parts / 2, left_scratch),
-                || self.run(&mut right, middle..pixels.end, parts - parts / 2, right_scratch),
-            );
-            return;
-        }
-        let _state = self.parallel.then(FpState::set_default);
-        let part = Part { first_block: self.first_block, pixels };
-        (self.compute)(part, planes.slices(), &mut scratch[..self.piece]);
+impl<const H: usize> Divide for Blocks<'_, H> {
+    fn len(&self) -> usize {
+        self.halves[0].len() / self.plane
+    }
+
+    fn split_at(self, at: usize) -> (Self, Self) {
+        let (halves, rest) = split_halves(self.halves, at * self.plane);
+        (
+            Self { halves, ..self },
+            Self { halves: rest, first_block: self.first_block + at, plane: self.plane },
+        )
     }
 }
 
-struct Maps<'f, F> {
-    piece: usize,
-    parallel: bool,
-    compute: &'f F,
+/// A range of pixels of some blocks.
+struct Pixels<'a> {
+    planes: Planes<'a>,
+    pixels: Range<usize>,
 }
 
-impl<F: Fn(usize, &mut [&mut [Block]], &mut [Block]) + Sync> Maps<'_, F> {
-    fn run(&self, maps: &mut Planes<'_>, blocks: Range<usize>, parts: usize, scratch: &mut [Block]) {
-        let share = first_share(blocks.len(), 1, parts);
-        if parts > 1 && share > 0 && share < blocks.len() {
-            let middle = blocks.start + share;
-            let (mut left, mut right) = maps.split_by(|map| map.len() / blocks.len() * share);
-            let (left_scratch, right_scratch) = scratch.split_at_mut(parts / 2 * self.piece);
-            join(
-                || self.run(&mut left, blocks.start..middle, parts / 2, left_scratch),
-                || self.run(&mut right, middle..blocks.end, parts - parts / 2, right_scratch),
-            );
-            return;
-        }
-        let _state = self.parallel.then(FpState::set_default);
-        let (count, maps_count) = (blocks.len(), maps.count);
-        for (index, block) in blocks.enumerate() {
-            let mut planes = no_planes();
-            for (plane, map) in planes.iter_mut().zip(maps.slices()) {
-                let pixels = map.len() / count;
-                *plane = &mut map[index * pixels..][..pixels];
-            }
-            (self.compute)(block, &mut planes[..maps_count], &mut scratch[..self.piece]);
-        }
+impl Divide for Pixels<'_> {
+    fn len(&self) -> usize {
+        self.pixels.len()
     }
+
+    fn split_at(self, at: usize) -> (Self, Self) {
+        let middle = self.pixels.start + at;
+        let (planes, rest) = self.planes.split_by(|_| at);
+        (
+            Self { planes, pixels: self.pixels.start..middle },
+            Self { planes: rest, pixels: middle..self.pixels.end },
+        )
+    }
+}
+
+/// A range of blocks of several maps.
+struct Maps<'a> {
+    maps: Planes<'a>,
+    blocks: Range<usize>,
+}
+
+impl Divide for Maps<'_> {
+    fn len(&self) -> usize {
+        self.blocks.len()
+    }
+
+    fn split_at(self, at: usize) -> (Self, Self) {
+        let (count, middle) = (self.blocks.len(), self.blocks.start + at);
+        let (maps, rest) = self.maps.split_by(|map| map.len() / count * at);
+        (
+            Self { maps, blocks: self.blocks.start..middle },
+            Self { maps: rest, blocks: middle..self.blocks.end },
+        )
+    }
+}
+
+/// Up to `at` blocks of each half, and the rest.
+fn split_halves<const H: usize>(
+    halves: [&mut [Block]; H],
+    at: usize,
+) -> ([&mut [Block]; H], [&mut [Block]; H]) {
+    let mut rest: [&mut [Block]; H] = std::array::from_fn(|_| Default::default());
+    let mut rests = rest.iter_mut();
+    let start = halves.map(|half| {
+        let (start, end) = half.split_at_mut(at.min(half.len()));
+        if let Some(rest) = rests.next() {
+            *rest = end;
+        }
+        start
+    });
+    (start, rest)
 }
 
 /// The same pixels of up to [`MAX_PLANES`] blocks.
@@ -277,20 +346,14 @@ impl<'a> Planes<'a> {
         Self { planes, count }
     }
 
-    fn split_at<'s>(&'s mut self, pixel: usize) -> (Planes<'s>, Planes<'s>) {
-        self.split_by(|_| pixel)
-    }
-
-    fn split_by<'s>(&'s mut self, at: impl Fn(&[Block]) -> usize) -> (Planes<'s>, Planes<'s>) {
-        let mut left = Planes { planes: no_planes(), count: self.count };
-        let mut right = Planes { planes: no_planes(), count: self.count };
-        for ((plane, left), right) in
-            self.planes[..self.count].iter_mut().zip(&mut left.planes).zip(&mut right.planes)
-        {
+    /// Each plane up to where `at` says, and from there on.
+    fn split_by(mut self, at: impl Fn(&[Block]) -> usize) -> (Self, Self) {
+        let mut rest = Planes { planes: no_planes(), count: self.count };
+        for (plane, rest) in self.planes[..self.count].iter_mut().zip(&mut rest.planes) {
             let at = at(plane);
-            (*left, *right) = plane.split_at_mut(at);
+            (*plane, *rest) = std::mem::take(plane).split_at_mut(at);
         }
-        (left, right)
+        (self, rest)
     }
 
     fn slices(&mut self) -> &mut [&'a mut [Block]] {
@@ -377,6 +440,42 @@ mod tests {
                 assert!(out.iter().map(|value| value[0]).eq(expected), "{parts} parts, {blocks} blocks");
             }
         }
+    }
+
+    /// As the rules allow: in another order, on other threads; and against them: a part twice, one left out.
+    #[test]
+    fn a_callers_threads_cover_the_output_once() {
+        let on_threads = ParallelFor {
+            run: |_, parts, task| {
+                std::thread::scope(|scope| {
+                    for index in (0..parts).rev() {
+                        scope.spawn(move || task(index));
+                    }
+                });
+            },
+            context: 0,
+        };
+        let careless = ParallelFor {
+            run: |_, parts, task| {
+                task(parts + 3);
+                task(0);
+                task(0);
+            },
+            context: 0,
+        };
+        for threads in [on_threads, careless] {
+            threads.install(|| {
+                for parts in 1..=5 {
+                    for (blocks, plane) in [(1, 1), (1, 49), (3, 7), (130, 4), (7, 100)] {
+                        for unit in [1, 3, 14] {
+                            check(Cut { parts, along: Along::Blocks { unit } }, blocks, plane);
+                            check(Cut { parts, along: Along::Pixels { unit } }, blocks, plane);
+                        }
+                    }
+                }
+            });
+        }
+        assert!(ParallelFor::installed().is_none());
     }
 
     #[test]

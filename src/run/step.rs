@@ -406,8 +406,7 @@ impl Run<'_, '_, '_> {
                 optional_image(plan, conv.negative.as_ref(), index),
                 optional_image(plan, conv.squeeze.as_ref(), index),
             ];
-            let (operands, [output, negative, means]) =
-                open(plan, self.arena, index, operands(conv), writes);
+            let (operands, [output, negative, means]) = open(plan, self.arena, index, operands(conv), writes);
             let input = operands[0];
             let negative = conv.negative.as_ref().map(|_| negative);
             for_each_part_with(step.cut, output, negative, plane, &mut [], &|part, out, _| {

@@ -37,6 +37,7 @@ use weights::WeightsFn;
 
 /// The sizes of one algorithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct WinogradTile {
     /// Outputs of a tile in each direction.
     pub output: usize,
@@ -108,6 +109,7 @@ impl WinogradTile {
 
 /// Which weights a run starts from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum WeightForm {
     /// Transformed by [`Winograd::pack`]: `[output block][xi][k][16]`.
     Stored,

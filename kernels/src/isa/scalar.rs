@@ -1,5 +1,5 @@
 //! The scalar path: the same algorithms over `[f32; 16]`. It defines the bits that every other instruction
-//! set must give. Its table exists twice on x86-64: compiled with the hardware's fused multiply-add where the
+//! set must give. Its table exists twice on x86-64 (once without the feature `scalar-fma`): compiled with the hardware's fused multiply-add where the
 //! CPU has one, and with the correctly rounded software one elsewhere. Bits are the same, speed is not.
 
 use crate::Block;
@@ -299,7 +299,7 @@ pub(crate) mod portable {
 }
 
 /// With the hardware's fused multiply-add.
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", feature = "scalar-fma"))]
 pub(crate) mod fused {
     scalar_table!(#[target_feature(enable = "fma")]);
 }

@@ -459,8 +459,8 @@ impl<'g> Builder<'g> {
         };
         self.push_step(Step {
             name: layer.node.name.clone(),
-            op: layer.node.op.name(),
-            algorithm: algorithm.name(),
+            op: layer.node.op.name().into(),
+            algorithm: algorithm.name().into(),
             why,
             macs,
             bytes: work.bytes() + weights_bytes,

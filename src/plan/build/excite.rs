@@ -85,8 +85,8 @@ impl<'g> Builder<'g> {
         let work = Work::Gate(Box::new(GateWork { input, layers, plus_one, output }));
         self.push_step(Step {
             name: node.name.clone(),
-            op: work.verb(),
-            algorithm: "dense",
+            op: work.verb().into(),
+            algorithm: "dense".into(),
             why: format!("{} dense layers in one step", activations.len()),
             macs,
             bytes: work.bytes() + weights_bytes,

@@ -98,8 +98,8 @@ impl<'g> Builder<'g> {
         let parts = self.cut_bytes(bytes, work.output_layout()).parts.min(blocks);
         self.push_step(Step {
             name: node.name.clone(),
-            op: node.op.name(),
-            algorithm: work.verb(),
+            op: node.op.name().into(),
+            algorithm: work.verb().into(),
             why: "every position of the window, each to its fragment".to_owned(),
             macs: 0,
             bytes,
