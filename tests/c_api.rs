@@ -66,7 +66,8 @@ fn library() -> &'static Path {
 
 /// Builds a C or C++ program against the library.
 fn build(source: &str, name: &str, options: &[&str]) -> PathBuf {
-    let program = folder().join(name);
+    // With an ending: a program called `memory` would be what C++ includes as <memory> from this folder.
+    let program = folder().join(format!("{name}.out"));
     let source = root().join(source);
     let cpp = source.extension().is_some_and(|extension| extension == "cpp");
     let mut compiler = Command::new(if cpp { "c++" } else { "cc" });
