@@ -645,7 +645,7 @@ fn window(pool: &Pool, input: &Blocked, output: &Blocked) -> ConvGeometry {
     }
 }
 
-/// As [`image`], of MaxMin's other half, where there is one.
+/// As `image`, of MaxMin's other half, where there is one.
 fn negative_image(plan: &Plan, negative: Option<&View>, index: usize) -> Range<usize> {
     negative.map_or(0..0, |view| image(plan, view, index))
 }
