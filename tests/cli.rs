@@ -513,6 +513,20 @@ fn dumps_hold_every_step_and_do_not_depend_on_the_instruction_set() {
 // ---- inspect, plan ----
 
 #[test]
+fn inspect_names_stacked_streams_and_the_shortcut_has_two_places() {
+    let model = "zoo/models/rir.onnx";
+    let value = json(&["inspect", model]);
+    let recovered = value["recovered"].as_array().expect("a list");
+    let layers = recovered.iter().filter(|found| found["what"] == "generalized_residual").count();
+    assert_eq!(layers, 6, "{recovered:?}");
+    let run = |place: &str| {
+        let output = json(&["run", model, "--winograd", "2", "--conv", "winograd", "--shortcut", place]);
+        output["outputs"][0]["sha256"].clone()
+    };
+    assert_ne!(run("fold"), run("add"), "other roundings");
+}
+
+#[test]
 fn inspect_lists_what_a_file_holds() {
     let value = json(&["inspect", DEMO]);
     has(&value, &["parameters", "macs", "ops", "recovered", "missed", "unsupported", "opset", "producer"]);
@@ -611,9 +625,9 @@ fn plan_lists_steps_and_exact_bytes() {
     let scalar = json(&["plan", DEMO, "--isa", "scalar"]);
     assert_eq!((&scalar["steps"], &scalar["arena_bytes"]), (&value["steps"], &value["arena_bytes"]));
     let text = succeeds(&["plan", DEMO]);
-    assert!(text.contains("arena") && text.contains("fold_batch_norm"), "{text}");
+    assert!(text.contains("arena") && text.contains("stack_streams"), "{text}");
     // A pass that is left out leaves its nodes.
-    let without = json(&["plan", DEMO, "--without", "fold_batch_norm"]);
+    let without = json(&["plan", DEMO, "--without", "stack_streams"]);
     assert!(without["steps"].as_array().map(Vec::len) > Some(steps.len()));
 }
 

@@ -429,6 +429,36 @@ fn the_head_averages_first() {
     assert_eq!(ops[mean + 1], "Conv", "{ops:?}");
 }
 
+#[test]
+fn a_head_with_an_activation_averages_last() {
+    let mut graph = network(&Case { tame: true, ..PLAIN }, 13);
+    let last = graph.nodes.len() - 1;
+    let mean = graph.nodes[last].inputs[0];
+    let relu = graph.insert_node(last, "relu", Op::Unary(Activation::Relu), vec![mean]).expect("it fits");
+    graph.nodes[last + 1].inputs[0] = relu;
+    let input = input(&graph);
+    let options = options(Some(Family::Direct), Shortcut::Auto);
+    let model = Model::new(graph.clone(), &options).expect("a checked graph is planned");
+    let ops = steps(&model);
+    let mean = ops.iter().position(|op| *op == "global-average").expect("there is a mean");
+    assert!(!ops[mean..].contains(&"Conv"), "{ops:?}");
+    let got = run(&graph, &options, Isa::Scalar, false, &input);
+    assert!(worst(&got, &exact(&graph, &input)) <= 2.0);
+    // The mean first would be another network.
+    let mut wrong = graph.clone();
+    let mean = wrong.nodes.last().expect("a mean").inputs[0];
+    let before = wrong.nodes[last].inputs[0];
+    wrong.nodes.swap(last, last + 1);
+    let (pooled, clipped) = (wrong.nodes[last].output, wrong.nodes[last + 1].output);
+    assert_eq!(clipped, mean);
+    wrong.nodes[last].inputs[0] = before;
+    wrong.nodes[last + 1].inputs[0] = pooled;
+    wrong.values[clipped.0].shape = wrong.shape(pooled).to_vec();
+    wrong.outputs[1] = clipped;
+    let worst = worst(&got[1..], &exact(&wrong, &input)[1..]);
+    assert!(worst > 10.0, "{worst} bounds: the mean first is another network");
+}
+
 /// Errors of the shortcut under Winograd, in the centre tap and added to the sums: the reason for the default.
 #[test]
 fn under_winograd_an_added_shortcut_is_closer() {

@@ -677,7 +677,7 @@ pub(super) fn pool_geometry(
     }
 }
 
-/// As [`image`], of something that not every step writes: MaxMin's other half, the means of planes.
+/// As `image`, of something that not every step writes: MaxMin's other half, the means of planes.
 fn optional_image(plan: &Plan, view: Option<&View>, index: usize) -> Range<usize> {
     view.map_or(0..0, |view| image(plan, view, index))
 }
