@@ -77,7 +77,7 @@ impl Variant {
     /// Milliseconds of the steps whose verb is among `ops`; of all where there are none.
     fn time(&self, ops: &[&str]) -> f64 {
         let steps = self.session.model().plan().steps.iter().zip(&self.shortest);
-        let of = steps.filter(|(step, _)| ops.is_empty() || ops.contains(&step.op));
+        let of = steps.filter(|(step, _)| ops.is_empty() || ops.contains(&&*step.op));
         of.map(|(_, &ns)| ns as f64 * 1e-6).sum()
     }
 }

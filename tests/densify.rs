@@ -25,8 +25,8 @@ fn input(graph: &Graph, seed: u64) -> Tensor {
 
 fn run_on(graph: &Graph, options: &Options, isa: Isa, poison: bool, input: &Tensor) -> Tensor {
     let model = Arc::new(Model::new(graph.clone(), options).expect("a checked graph is planned"));
-    let mut session =
-        Session::new(model, SessionOptions { isa: Some(isa) }).expect("a supported instruction set");
+    let mut session = Session::new(model, SessionOptions { isa: Some(isa), ..SessionOptions::default() })
+        .expect("a supported instruction set");
     session.set_poison(poison);
     session.run_tensors(std::slice::from_ref(input)).expect("inputs of the model's shape").remove(0)
 }

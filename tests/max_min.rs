@@ -130,8 +130,8 @@ fn options(conv: Option<Family>, threads: usize, fused: bool) -> Options {
 fn run(graph: &Graph, options: &Options, isa: Isa, poison: bool, input: &Tensor) -> (Vec<u32>, Vec<String>) {
     let model = Arc::new(Model::new(graph.clone(), options).expect("a checked graph is planned"));
     let steps = model.plan().steps.iter().map(|step| format!("{} {}", step.op, step.algorithm)).collect();
-    let mut session =
-        Session::new(model, SessionOptions { isa: Some(isa) }).expect("a supported instruction set");
+    let mut session = Session::new(model, SessionOptions { isa: Some(isa), ..SessionOptions::default() })
+        .expect("a supported instruction set");
     session.set_poison(poison);
     session.run_tensors(std::slice::from_ref(input)).expect("an input of the model's shape");
     let out = session.run_tensors(std::slice::from_ref(input)).expect("an input of the model's shape");

@@ -41,7 +41,8 @@ fn without(passes: &[&str], plan: PlanOptions) -> Options {
 
 fn run(graph: &Graph, options: &Options, isa: Isa, poison: bool, input: &Tensor) -> Vec<f32> {
     let model = Arc::new(Model::new(graph.clone(), options).expect("a checked graph is planned"));
-    let mut session = Session::new(model, SessionOptions { isa: Some(isa), ..SessionOptions::default() }).expect("a supported set");
+    let mut session = Session::new(model, SessionOptions { isa: Some(isa), ..SessionOptions::default() })
+        .expect("a supported set");
     session.set_poison(poison);
     let mut run = || {
         let outputs = session.run_tensors(std::slice::from_ref(input)).expect("inputs of the model's shape");

@@ -239,14 +239,14 @@ fn options(conv: Option<Family>, shortcut: Shortcut) -> Options {
     Options { plan: PlanOptions { conv, winograd, shortcut, ..PlanOptions::default() }, ..Options::default() }
 }
 
-fn steps(model: &Model) -> Vec<&'static str> {
-    model.plan().steps.iter().map(|step| step.op).collect()
+fn steps(model: &Model) -> Vec<&str> {
+    model.plan().steps.iter().map(|step| &*step.op).collect()
 }
 
 fn run(graph: &Graph, options: &Options, isa: Isa, poison: bool, input: &Tensor) -> Vec<Tensor> {
     let model = Arc::new(Model::new(graph.clone(), options).expect("a checked graph is planned"));
-    let mut session =
-        Session::new(model, SessionOptions { isa: Some(isa) }).expect("a supported instruction set");
+    let mut session = Session::new(model, SessionOptions { isa: Some(isa), ..SessionOptions::default() })
+        .expect("a supported instruction set");
     session.set_poison(poison);
     session.run_tensors(std::slice::from_ref(input)).expect("an input of the model's shape")
 }

@@ -58,7 +58,7 @@ fuzz_target!(|bytes: &[u8]| {
     let model = Model::new(graph, &Options { plan, ..Options::default() }).expect("a checked graph is planned");
     let model = Arc::new(model);
     let run = |isa: Isa, poison: bool| {
-        let options = SessionOptions { isa: Some(isa) };
+        let options = SessionOptions { isa: Some(isa), ..SessionOptions::default() };
         let mut session = Session::new(Arc::clone(&model), options).expect("a supported instruction set");
         session.set_poison(poison);
         let inputs = [sinew::Input::from(&input)];
