@@ -33,6 +33,16 @@ fn fused(a: f32, b: f32, c: f32) -> f32 {
     return libm::fmaf(a, b, c);
 }
 
+/// 16 of them. Where each is a call, they are one function: written out in every loop they would be half of the code.
+#[cfg_attr(all(target_arch = "x86_64", not(feature = "scalar-fma")), inline(never))]
+#[cfg_attr(not(all(target_arch = "x86_64", not(feature = "scalar-fma"))), inline(always))]
+fn fused_block(a: &Block, b: &Block, c: &Block) -> Block {
+    lanes(
+        #[inline(always)]
+        |i| fused(a[i], b[i], c[i]),
+    )
+}
+
 #[inline(always)]
 fn square_root(a: f32) -> f32 {
     #[cfg(feature = "std")]
@@ -117,7 +127,7 @@ unsafe impl Simd for Scalar {
         mul(a: Block, b: Block) -> Block = lanes(#[inline(always)] |i| Lane.mul(a[i], b[i]));
         div(a: Block, b: Block) -> Block = lanes(#[inline(always)] |i| Lane.div(a[i], b[i]));
         sqrt(a: Block) -> Block = lanes(#[inline(always)] |i| Lane.sqrt(a[i]));
-        mul_add(a: Block, b: Block, c: Block) -> Block = lanes(#[inline(always)] |i| Lane.mul_add(a[i], b[i], c[i]));
+        mul_add(a: Block, b: Block, c: Block) -> Block = fused_block(&a, &b, &c);
         neg(a: Block) -> Block = lanes(#[inline(always)] |i| Lane.neg(a[i]));
         abs(a: Block) -> Block = lanes(#[inline(always)] |i| Lane.abs(a[i]));
         max(a: Block, b: Block) -> Block = lanes(#[inline(always)] |i| Lane.max(a[i], b[i]));
