@@ -1,7 +1,7 @@
 //! Element-wise activations. Their bits are the same on every instruction set; the errors of the transcendental
 //! ones and what they make of special values stand in `math.rs`.
 
-use crate::isa::scalar::Lane;
+use crate::isa::scalar::ONE;
 use crate::math;
 use crate::simd::Simd;
 
@@ -117,7 +117,7 @@ impl Activation {
 
     /// The function of one number, with the bits that every kernel gives: for folding constants.
     pub fn eval(self, x: f32) -> f32 {
-        self.apply(Lane, x)
+        self.apply(ONE, [x])[0]
     }
 }
 

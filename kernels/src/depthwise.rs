@@ -6,17 +6,18 @@
 //! output    one slice per block, each the pixels of `pixels`, [pixel][16]
 //! ```
 //!
-//! Order of a sum: from +0, tap row, tap column. Taps outside the image are left out.
+//! Order of a sum: from +0, tap row, tap column. Tap rows outside the image are left out; a tap column outside counts
+//! as a product with zero.
 //!
 //! A tile is P pixels of one output row. Each input pixel under a tap row is loaded once and meets all weights of
 //! up to three taps, which are in registers: the loads would be the limit otherwise, one per product.
 
 use core::ops::Range;
 
-use crate::Block;
 use crate::conv::ConvGeometry;
 use crate::epilogue::{Epilogue, Finish};
 use crate::simd::{Simd, unroll};
+use crate::{Block, LANES};
 
 /// `out` has one slice per block, each the pixels of the range, which are whole rows; with MaxMin, then the same
 /// again.
@@ -158,6 +159,9 @@ pub(crate) fn run(
     }
 }
 
+/// No tile reads more columns: 8 pixels, 2 apart, under 5 or 7 taps.
+const WIDEST: usize = 21;
+
 /// Tiles of `P` pixels, for windows of `K` x `K` taps `STRIDE` apart, without dilation. `STRIDE` is at most `K`.
 #[inline(always)]
 pub(crate) fn strip<S: Simd, const K: usize, const STRIDE: usize, const P: usize>(
@@ -169,19 +173,8 @@ pub(crate) fn strip<S: Simd, const K: usize, const STRIDE: usize, const P: usize
     let ConvGeometry { in_height, in_width, out_width, pad_top, pad_left, .. } = strip.geometry;
     let columns = (P - 1) * STRIDE + K;
     let weights = strip.weights.as_chunks::<K>().0;
-    // wraps to beyond the row where the tile starts left of it
-    let first_column = |tile: usize| ((strip.x + tile * P) * STRIDE).wrapping_sub(pad_left);
-    let is_inside = |tile: usize| {
-        let first = first_column(tile);
-        first < in_width && columns <= in_width - first
-    };
-    let mut inner = 0..strip.tiles;
-    while !inner.is_empty() && !is_inside(inner.start) {
-        inner.start += 1;
-    }
-    while !inner.is_empty() && !is_inside(inner.end - 1) {
-        inner.end -= 1;
-    }
+    let mut padded = [[0.0; LANES]; WIDEST];
+    let padded = &mut padded[..columns];
     for row in 0..strip.rows {
         // the tap rows inside the image; where there is none, no input is read
         let start = (strip.y + row) * STRIDE;
@@ -190,30 +183,26 @@ pub(crate) fn strip<S: Simd, const K: usize, const STRIDE: usize, const P: usize
         let weights = &weights[first_tap..end_tap];
         let first_row = if weights.is_empty() { 0 } else { start + first_tap - pad_top };
         let input = &strip.input[first_row * in_width..];
-        let at = row * out_width + strip.x;
-        for tile in (0..inner.start).chain(inner.end..strip.tiles) {
+        for tile in 0..strip.tiles {
+            // wraps to beyond the row where the tile starts left of it
+            let first = ((strip.x + tile * P) * STRIDE).wrapping_sub(pad_left);
+            let is_inside = first < in_width && columns <= in_width - first;
             let mut sums = [simd.splat(0.0); P];
             let mut rows = input;
             for weights in weights {
                 let (row, rest) = rows.split_at(in_width);
-                sums = tap_row::<S, K, STRIDE, P, true>(simd, sums, row, first_column(tile), weights);
+                let pixels = if is_inside {
+                    &row[first..][..columns]
+                } else {
+                    for (c, pixel) in padded.iter_mut().enumerate() {
+                        *pixel = row.get(first.wrapping_add(c)).copied().unwrap_or([0.0; LANES]);
+                    }
+                    &*padded
+                };
+                sums = tap_row::<S, K, STRIDE, P>(simd, sums, pixels, weights);
                 rows = rest;
             }
-            store(simd, strip, sums, at + tile * P, out);
-        }
-        if inner.is_empty() {
-            continue;
-        }
-        let mut input = &input[first_column(inner.start)..];
-        for tile in inner.clone() {
-            let mut sums = [simd.splat(0.0); P];
-            let mut rows = input;
-            for weights in weights {
-                sums = tap_row::<S, K, STRIDE, P, false>(simd, sums, &rows[..columns], 0, weights);
-                rows = rows.get(in_width..).unwrap_or(&[]);
-            }
-            store(simd, strip, sums, at + tile * P, out);
-            input = &input[P * STRIDE..];
+            store(simd, strip, sums, row * out_width + strip.x + tile * P, out);
         }
     }
 }
@@ -239,52 +228,48 @@ fn store<S: Simd, const P: usize>(
     unroll!(i < P <= 16, { simd.store(&mut out[i], simd.add(simd.clamp(sums[i], low, high), zero)) });
 }
 
-/// One tap row: three taps at a time, which is as many as fit in registers beside the sums.
+/// One tap row of a tile, whose first pixel meets the first tap: three taps at a time, which is as many as fit in
+/// registers beside the sums.
 #[inline(always)]
-fn tap_row<S: Simd, const K: usize, const STRIDE: usize, const P: usize, const EDGE: bool>(
+fn tap_row<S: Simd, const K: usize, const STRIDE: usize, const P: usize>(
     simd: S,
     mut sums: [S::Vector; P],
-    row: &[Block],
-    first: usize,
+    pixels: &[Block],
     weights: &[Block; K],
 ) -> [S::Vector; P] {
+    let pixels = &pixels[..(P - 1) * STRIDE + K];
     unroll!(group < K <= 16, {
         let tap = group * 3;
         if tap + 3 <= K {
-            sums = taps::<S, 3, STRIDE, P, EDGE>(simd, sums, row, first.wrapping_add(tap), &weights[tap..]);
+            sums = taps::<S, 3, STRIDE, P>(simd, sums, &pixels[tap..], &weights[tap..]);
         } else if tap + 2 == K {
-            sums = taps::<S, 2, STRIDE, P, EDGE>(simd, sums, row, first.wrapping_add(tap), &weights[tap..]);
+            sums = taps::<S, 2, STRIDE, P>(simd, sums, &pixels[tap..], &weights[tap..]);
         } else if tap + 1 == K {
-            sums = taps::<S, 1, STRIDE, P, EDGE>(simd, sums, row, first.wrapping_add(tap), &weights[tap..]);
+            sums = taps::<S, 1, STRIDE, P>(simd, sums, &pixels[tap..], &weights[tap..]);
         }
     });
     sums
 }
 
-/// `K` taps of one row: column `c` of the row from `first` on is tap `t` of pixel `(c - t) / STRIDE`. Where the
-/// tile is at an edge, columns outside of the row are left out.
+/// `K` taps of one row: pixel `c` is under tap `t` of output `(c - t) / STRIDE`.
 #[inline(always)]
-fn taps<S: Simd, const K: usize, const STRIDE: usize, const P: usize, const EDGE: bool>(
+fn taps<S: Simd, const K: usize, const STRIDE: usize, const P: usize>(
     simd: S,
     mut sums: [S::Vector; P],
-    row: &[Block],
-    first: usize,
+    pixels: &[Block],
     weights: &[Block],
 ) -> [S::Vector; P] {
     let mut w = [simd.splat(0.0); K];
     unroll!(t < K <= 4, { w[t] = simd.load(&weights[t]) });
     unroll!(c < 32, {
         if c < (P - 1) * STRIDE + K {
-            let x = if EDGE { row.get(first.wrapping_add(c)) } else { Some(&row[first + c]) };
-            if let Some(x) = x {
-                let x = simd.load(x);
-                unroll!(t < K <= 4, {
-                    if c >= t && (c - t) % STRIDE == 0 && (c - t) / STRIDE < P {
-                        let i = (c - t) / STRIDE;
-                        sums[i] = simd.mul_add(x, w[t], sums[i]);
-                    }
-                });
-            }
+            let x = simd.load(&pixels[c]);
+            unroll!(t < K <= 4, {
+                if c >= t && (c - t) % STRIDE == 0 && (c - t) / STRIDE < P {
+                    let i = (c - t) / STRIDE;
+                    sums[i] = simd.mul_add(x, w[t], sums[i]);
+                }
+            });
         }
     });
     sums
@@ -311,9 +296,8 @@ pub(crate) fn strip_of_any<S: Simd, const P: usize>(simd: S, strip: &Strip<'_>, 
                     let w = simd.load(w);
                     let first = (x * stride[1] + tap * dilation[1]).wrapping_sub(pad_left);
                     unroll!(i < P <= 16, {
-                        if let Some(x) = input.get(first.wrapping_add(i * stride[1])) {
-                            sums[i] = simd.mul_add(simd.load(x), w, sums[i]);
-                        }
+                        let x = input.get(first.wrapping_add(i * stride[1]));
+                        sums[i] = simd.mul_add(simd.load(x.unwrap_or(&[0.0; LANES])), w, sums[i]);
                     });
                 }
             }

@@ -120,9 +120,13 @@ pub(crate) fn activate_in_place<S: Simd>(simd: S, activation: Activation, data: 
 
 /// The same, lane by lane.
 #[inline(always)]
-pub(crate) fn activate_lanes<S: Simd<Vector = f32>>(simd: S, activation: Activation, data: &mut [Block]) {
+pub(crate) fn activate_lanes<S: Simd<Vector = [f32; 1]>>(
+    simd: S,
+    activation: Activation,
+    data: &mut [Block],
+) {
     specialize!(activation => for x in data.as_flattened_mut() {
-        *x = activation.apply(simd, *x);
+        [*x] = activation.apply(simd, [*x]);
     });
 }
 

@@ -376,6 +376,9 @@ fn reduce_plane_of<S: Simd, R: Reduce<S, N>, const N: usize>(
     rows: Range<usize>,
     out: &mut [&mut [Block]; N],
 ) {
+    if S::PLAIN {
+        return reduce_any_plane(simd, reduce, g, plane, rows, out);
+    }
     match (g.kernel, g.stride, g.dilation) {
         ([2, 2], [1, 1], [1, 1]) => reduce_plane::<S, R, N, 2, 1, 1>(simd, reduce, g, plane, rows, out),
         ([2, 2], [2, 2], [1, 1]) => reduce_plane::<S, R, N, 2, 2, 0>(simd, reduce, g, plane, rows, out),
@@ -414,19 +417,19 @@ fn add_rows<S: Simd>(
     let length = if columns == 0 { 0 } else { (columns - 1) * dilation + 1 };
     let row = |i: usize| &data[i * row_stride..][..length];
     let mut i = 0;
-    while i + 4 <= rows {
+    while !S::PLAIN && i + 4 <= rows {
         for sum in row_sums(simd, [row(i), row(i + 1), row(i + 2), row(i + 3)], columns, dilation) {
             total = simd.add(total, sum);
         }
         i += 4;
     }
-    if i + 2 <= rows {
+    if !S::PLAIN && i + 2 <= rows {
         for sum in row_sums(simd, [row(i), row(i + 1)], columns, dilation) {
             total = simd.add(total, sum);
         }
         i += 2;
     }
-    if i < rows {
+    for i in i..rows {
         let [sum] = row_sums(simd, [row(i)], columns, dilation);
         total = simd.add(total, sum);
     }
@@ -527,6 +530,10 @@ pub(crate) fn pool<S: Simd>(simd: S, args: &PoolArgs<'_>, pixels: Range<usize>, 
         let rows = rows.clone();
         if args.kind == PoolKind::Max {
             reduce_plane_of(simd, Largest, g, plane, rows, &mut [&mut **out]);
+            continue;
+        }
+        if S::PLAIN {
+            mean_plane::<S, 0, 0, 1>(simd, args, plane, rows, out);
             continue;
         }
         match (g.kernel, g.stride, g.dilation) {

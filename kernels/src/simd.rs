@@ -16,6 +16,10 @@ pub unsafe trait Simd: Copy {
     /// One block in registers: `__m512`, `[__m256; 2]`, `[float32x4_t; 4]` or `[f32; 16]`.
     type Vector: Copy;
 
+    /// Whether to leave out what is written once more for common cases: so it is in the scalar path, which is to be
+    /// small and plain.
+    const PLAIN: bool = false;
+
     /// `x` in every lane.
     fn splat(self, x: f32) -> Self::Vector;
     /// The block in memory.

@@ -153,7 +153,7 @@ pub(crate) fn row<S: Simd, const M: usize, const N: usize>(
             let mut k = k_start + taps.skipped * lanes;
             for tap in taps.inside() {
                 let start = plane_start.wrapping_add(tap.start);
-                if tap.inside && stride == 2 {
+                if !S::PLAIN && tap.inside && stride == 2 {
                     sums = accumulate::<S, M, N, 2>(simd, sums, &row.input[start..], &weights, k, lanes);
                 } else {
                     let x = if tap.inside && stride == 1 {
@@ -162,8 +162,7 @@ pub(crate) fn row<S: Simd, const M: usize, const N: usize>(
                         let line = &row.input[plane_start - shift + tap.line..][..in_width];
                         let mut column = tap.column.wrapping_add(shift);
                         for pixel in &mut *window {
-                            let from = if column < in_width { &line[column] } else { &[0.0; LANES] };
-                            simd.store(pixel, simd.load(from));
+                            *pixel = if column < in_width { line[column] } else { [0.0; LANES] };
                             column = column.wrapping_add(stride);
                         }
                         &*window

@@ -1,24 +1,31 @@
-//! The scalar path: the same algorithms over `[f32; 16]`. It defines the bits that every other instruction
-//! set must give. Its table exists twice on x86-64 (once without the feature `scalar-fma`): compiled with the hardware's fused multiply-add where the
-//! CPU has one, and with the correctly rounded software one elsewhere. Bits are the same, speed is not.
+//! The scalar path: the same algorithms over arrays of numbers. It defines the bits that every other instruction
+//! set must give. Its table exists twice on x86-64 (once without the feature `scalar-fma`): compiled with the
+//! hardware's fused multiply-add where the CPU has one, and with the correctly rounded software one elsewhere. Bits
+//! are the same, speed is not.
+//!
+//! A kernel in which no lane sees another one is run for a few lanes of all blocks, then for the next few: as many
+//! as fit in one register of the target's baseline. Written out for all 16 it would be four times as large, and
+//! have its sums in memory.
 
-use crate::Block;
 use crate::simd::{Simd, simd_ops};
+use crate::{Block, LANES};
 
+/// `W` lanes of a block, from lane `first` on: loads read these, stores write these.
 #[derive(Clone, Copy)]
-pub(crate) struct Scalar;
+pub(crate) struct Lanes<const W: usize> {
+    first: usize,
+}
 
-/// One lane of a block: [`Simd`] over single numbers, for long functions of one number. In [`Scalar`] each step
-/// would be written out for 16 lanes; here the compiler sees one short loop over all lanes and vectorises it.
-///
-/// Loads take lane 0, stores write it.
-#[derive(Clone, Copy)]
-pub(crate) struct Lane;
+/// All lanes at once.
+const WHOLE: Lanes<LANES> = Lanes { first: 0 };
+
+/// Lane 0. A loop over numbers, for functions with many steps: the compiler vectorises it over a row of blocks.
+pub(crate) const ONE: Lanes<1> = Lanes { first: 0 };
 
 /// One operation per lane.
 #[inline(always)]
-fn lanes(f: impl Fn(usize) -> f32) -> Block {
-    let mut out = [0.0; crate::LANES];
+fn lanes<const W: usize>(f: impl Fn(usize) -> f32) -> [f32; W] {
+    let mut out = [0.0; W];
     for (lane, out) in out.iter_mut().enumerate() {
         *out = f(lane);
     }
@@ -33,10 +40,11 @@ fn fused(a: f32, b: f32, c: f32) -> f32 {
     return libm::fmaf(a, b, c);
 }
 
-/// 16 of them. Where each is a call, they are one function: written out in every loop they would be half of the code.
+/// Some of them. Where each is a call, they are one function: written out in every loop they would be half of the
+/// code.
 #[cfg_attr(all(target_arch = "x86_64", not(feature = "scalar-fma")), inline(never))]
 #[cfg_attr(not(all(target_arch = "x86_64", not(feature = "scalar-fma"))), inline(always))]
-fn fused_block(a: &Block, b: &Block, c: &Block) -> Block {
+fn fused_lanes<const W: usize>(a: &[f32; W], b: &[f32; W], c: &[f32; W]) -> [f32; W] {
     lanes(
         #[inline(always)]
         |i| fused(a[i], b[i], c[i]),
@@ -80,83 +88,94 @@ fn transpose(from: &[Block; 16], to: &mut [Block; 16]) {
     }
 }
 
+#[inline(always)]
+fn max(a: f32, b: f32) -> f32 {
+    let larger = if a > b { a } else { b };
+    if a.is_nan() { a } else { larger }
+}
+
+#[inline(always)]
+fn min(a: f32, b: f32) -> f32 {
+    let smaller = if a < b { a } else { b };
+    if a.is_nan() { a } else { smaller }
+}
+
+#[inline(always)]
+fn clamp(a: f32, low: f32, high: f32) -> f32 {
+    let a = if low > a { low } else { a };
+    if a > high { high } else { a }
+}
+
 // SAFETY: needs no instructions beyond the target's own.
-unsafe impl Simd for Lane {
-    type Vector = f32;
+unsafe impl<const W: usize> Simd for Lanes<W> {
+    type Vector = [f32; W];
+    const PLAIN: bool = true;
+
+    #[inline(always)]
+    fn load(self, from: &Block) -> [f32; W] {
+        lanes(
+            #[inline(always)]
+            |i| from[self.first + i],
+        )
+    }
+
+    #[inline(always)]
+    fn store(self, to: &mut Block, v: [f32; W]) {
+        to[self.first..][..W].copy_from_slice(&v);
+    }
+
     simd_ops! {
-        splat(x: f32) -> f32 = x;
-        load(from: &Block) -> f32 = from[0];
-        store(to: &mut Block, v: f32) = to[0] = v;
-        add(a: f32, b: f32) -> f32 = a + b;
-        sub(a: f32, b: f32) -> f32 = a - b;
-        mul(a: f32, b: f32) -> f32 = a * b;
-        div(a: f32, b: f32) -> f32 = a / b;
-        sqrt(a: f32) -> f32 = square_root(a);
-        mul_add(a: f32, b: f32, c: f32) -> f32 = fused(a, b, c);
-        neg(a: f32) -> f32 = -a;
-        abs(a: f32) -> f32 = a.abs();
-        max(a: f32, b: f32) -> f32 = if a.is_nan() || a > b { a } else { b };
-        min(a: f32, b: f32) -> f32 = if a.is_nan() || a < b { a } else { b };
-        relu(a: f32) -> f32 = if a > 0.0 || a.is_nan() { a } else { 0.0 };
-        clamp(a: f32, low: f32, high: f32) -> f32 = {
-            let a = if low > a { low } else { a };
-            if a > high { high } else { a }
-        };
-        select_gt(a: f32, b: f32, yes: f32, no: f32) -> f32 = if a > b { yes } else { no };
-        copysign(a: f32, b: f32) -> f32 = a.copysign(b);
-        round(a: f32) -> f32 = round(a);
-        exp2_int(n: f32) -> f32 = exp2_int(n as i32);
-        scale_exp2(a: f32, n: f32) -> f32 = scale_exp2(a, n as i32);
-        exponent(a: f32) -> f32 = ((a.to_bits() >> 23) as i32 - 127) as f32;
-        mantissa(a: f32) -> f32 = f32::from_bits(a.to_bits() & 0x007f_ffff | 0x3f80_0000);
-        canonical_nan(a: f32) -> f32 = if a.is_nan() { f32::from_bits(0x7fc0_0000) } else { a };
+        splat(x: f32) -> [f32; W] = [x; W];
+        add(a: [f32; W], b: [f32; W]) -> [f32; W] = lanes(#[inline(always)] |i| a[i] + b[i]);
+        sub(a: [f32; W], b: [f32; W]) -> [f32; W] = lanes(#[inline(always)] |i| a[i] - b[i]);
+        mul(a: [f32; W], b: [f32; W]) -> [f32; W] = lanes(#[inline(always)] |i| a[i] * b[i]);
+        div(a: [f32; W], b: [f32; W]) -> [f32; W] = lanes(#[inline(always)] |i| a[i] / b[i]);
+        sqrt(a: [f32; W]) -> [f32; W] = lanes(#[inline(always)] |i| square_root(a[i]));
+        mul_add(a: [f32; W], b: [f32; W], c: [f32; W]) -> [f32; W] = fused_lanes(&a, &b, &c);
+        neg(a: [f32; W]) -> [f32; W] = lanes(#[inline(always)] |i| -a[i]);
+        abs(a: [f32; W]) -> [f32; W] = lanes(#[inline(always)] |i| a[i].abs());
+        max(a: [f32; W], b: [f32; W]) -> [f32; W] = lanes(#[inline(always)] |i| max(a[i], b[i]));
+        min(a: [f32; W], b: [f32; W]) -> [f32; W] = lanes(#[inline(always)] |i| min(a[i], b[i]));
+        relu(a: [f32; W]) -> [f32; W] = lanes(#[inline(always)] |i| if a[i] > 0.0 || a[i].is_nan() { a[i] } else { 0.0 });
+        clamp(a: [f32; W], low: [f32; W], high: [f32; W]) -> [f32; W] = lanes(#[inline(always)] |i| clamp(a[i], low[i], high[i]));
+        select_gt(a: [f32; W], b: [f32; W], yes: [f32; W], no: [f32; W]) -> [f32; W] = lanes(#[inline(always)] |i| if a[i] > b[i] { yes[i] } else { no[i] });
+        copysign(a: [f32; W], b: [f32; W]) -> [f32; W] = lanes(#[inline(always)] |i| a[i].copysign(b[i]));
+        round(a: [f32; W]) -> [f32; W] = lanes(#[inline(always)] |i| round(a[i]));
+        exp2_int(n: [f32; W]) -> [f32; W] = lanes(#[inline(always)] |i| exp2_int(n[i] as i32));
+        scale_exp2(a: [f32; W], n: [f32; W]) -> [f32; W] = lanes(#[inline(always)] |i| scale_exp2(a[i], n[i] as i32));
+        exponent(a: [f32; W]) -> [f32; W] = lanes(#[inline(always)] |i| ((a[i].to_bits() >> 23) as i32 - 127) as f32);
+        mantissa(a: [f32; W]) -> [f32; W] = lanes(#[inline(always)] |i| f32::from_bits(a[i].to_bits() & 0x007f_ffff | 0x3f80_0000));
+        canonical_nan(a: [f32; W]) -> [f32; W] = lanes(#[inline(always)] |i| if a[i].is_nan() { f32::from_bits(0x7fc0_0000) } else { a[i] });
         transpose(from: &[Block; 16], to: &mut [Block; 16]) = transpose(from, to);
         prefetch(_at: &Block) = ();
     }
 }
 
-// SAFETY: needs no instructions beyond the target's own.
-unsafe impl Simd for Scalar {
-    type Vector = Block;
-    simd_ops! {
-        splat(x: f32) -> Block = [x; crate::LANES];
-        load(from: &Block) -> Block = *from;
-        store(to: &mut Block, v: Block) = *to = v;
-        add(a: Block, b: Block) -> Block = lanes(#[inline(always)] |i| Lane.add(a[i], b[i]));
-        sub(a: Block, b: Block) -> Block = lanes(#[inline(always)] |i| Lane.sub(a[i], b[i]));
-        mul(a: Block, b: Block) -> Block = lanes(#[inline(always)] |i| Lane.mul(a[i], b[i]));
-        div(a: Block, b: Block) -> Block = lanes(#[inline(always)] |i| Lane.div(a[i], b[i]));
-        sqrt(a: Block) -> Block = lanes(#[inline(always)] |i| Lane.sqrt(a[i]));
-        mul_add(a: Block, b: Block, c: Block) -> Block = fused_block(&a, &b, &c);
-        neg(a: Block) -> Block = lanes(#[inline(always)] |i| Lane.neg(a[i]));
-        abs(a: Block) -> Block = lanes(#[inline(always)] |i| Lane.abs(a[i]));
-        max(a: Block, b: Block) -> Block = lanes(#[inline(always)] |i| Lane.max(a[i], b[i]));
-        min(a: Block, b: Block) -> Block = lanes(#[inline(always)] |i| Lane.min(a[i], b[i]));
-        relu(a: Block) -> Block = lanes(#[inline(always)] |i| Lane.relu(a[i]));
-        clamp(a: Block, low: Block, high: Block) -> Block = lanes(#[inline(always)] |i| Lane.clamp(a[i], low[i], high[i]));
-        select_gt(a: Block, b: Block, yes: Block, no: Block) -> Block = lanes(#[inline(always)] |i| Lane.select_gt(a[i], b[i], yes[i], no[i]));
-        copysign(a: Block, b: Block) -> Block = lanes(#[inline(always)] |i| Lane.copysign(a[i], b[i]));
-        round(a: Block) -> Block = lanes(#[inline(always)] |i| Lane.round(a[i]));
-        exp2_int(n: Block) -> Block = lanes(#[inline(always)] |i| Lane.exp2_int(n[i]));
-        scale_exp2(a: Block, n: Block) -> Block = lanes(#[inline(always)] |i| Lane.scale_exp2(a[i], n[i]));
-        exponent(a: Block) -> Block = lanes(#[inline(always)] |i| Lane.exponent(a[i]));
-        mantissa(a: Block) -> Block = lanes(#[inline(always)] |i| Lane.mantissa(a[i]));
-        canonical_nan(a: Block) -> Block = lanes(#[inline(always)] |i| Lane.canonical_nan(a[i]));
-        transpose(from: &[Block; 16], to: &mut [Block; 16]) = transpose(from, to);
-        prefetch(_at: &Block) = ();
-    }
+/// As [`entry_points`], for algorithms in which no lane sees another one: `WIDTH` lanes at a time.
+macro_rules! entry_points_by_parts {
+    (@one [$($features:tt)*] $name:ident [$($size:ident),*] ($($arg:ident: $ty:ty),* $(,)?) = $algorithm:expr) => {
+        $($features)*
+        fn $name<$(const $size: usize),*>($($arg: $ty),*) {
+            for first in (0..LANES).step_by(WIDTH) {
+                $algorithm(Lanes::<WIDTH> { first }, $($arg),*);
+            }
+        }
+    };
+    ($features:tt $($name:ident $([$($size:ident),*])? ($($args:tt)*) = $algorithm:expr;)*) => {$(
+        entry_points_by_parts!(@one $features $name [$($($size),*)?] ($($args)*) = $algorithm);
+    )*};
 }
 
 /// The entry points and the table, compiled with the given features.
 macro_rules! scalar_table {
-    ($(#[$features:meta])?) => {
+    ($width:literal $(#[$features:meta])?) => {
         use core::ops::Range;
 
-        use super::{Lane, Scalar};
-        use crate::Block;
+        use super::{Lanes, ONE, WHOLE};
+        use crate::{Block, LANES};
         use crate::conv::direct::{self, Row, Tiles};
-use crate::conv::plain_image::{self, PlainConvArgs, PlainConvKernel, PlainRow, PlainTiles};
-use crate::conv::tiling::{Taps, tiles};
+        use crate::conv::plain_image::{self, PlainConvArgs, PlainConvKernel, PlainRow, PlainTiles};
+        use crate::conv::tiling::{Taps, tiles};
         use crate::channels::{self, LrnArgs, SoftmaxArgs};
         use crate::conv::grouped::{GroupedArgs, Parts, Row as GroupedRow, self};
         use crate::conv::{ConvArgs, ConvKernel};
@@ -174,15 +193,13 @@ use crate::conv::tiling::{Taps, tiles};
         use crate::probe::{self, ProbeKernel};
 
         entry_points! {
-            [$(#[$features])?] Scalar;
-            // As on AVX2, which the compiler makes of it where the CPU has fma.
-            fma_loop_scalar(rounds: usize, state: &mut [Block]) = probe::fma_loop::<_, 6>;
+            [$(#[$features])?] WHOLE;
             read_loop_scalar(from: &[Block], sum: &mut Block) = probe::read_loop::<_, 4>;
             copy_loop_scalar(from: &[Block], to: &mut [Block]) = probe::copy_loop;
             epilogue_scalar(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) =
                 |simd, rest, out, negative| epilogue::finish(simd, activate_in_place_scalar, rest, out, negative);
             activate_in_place_scalar(activation: Activation, data: &mut [Block]) =
-                |_, activation, data| elementwise::activate_lanes(Lane, activation, data);
+                |_, activation, data| elementwise::activate_lanes(ONE, activation, data);
             activate_scalar(activation: Activation, input: &[Block], out: &mut [Block]) =
                 |simd, activation, input, out| {
                     elementwise::activate(simd, activate_in_place_scalar, activation, input, out)
@@ -191,19 +208,48 @@ use crate::conv::tiling::{Taps, tiles};
                 |simd, args, pixels, out| elementwise::binary(simd, activate_in_place_scalar, args, pixels, out);
             scale_scalar(args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
                 |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_scalar, args, pixels, out);
-            direct_scalar[M, N](row: &Row<'_>, taps: &Taps, window: &mut [Block], out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
+            pack_scalar(args: &PackArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = layout::pack;
+            unpack_scalar(args: &UnpackArgs<'_>, pixels: Range<usize>, out: &mut [f32]) = layout::unpack;
+            pool_scalar(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
+                |_, args, pixels: Range<usize>, out: &mut [&mut [Block]]| {
+                    for first in (0..LANES).step_by(WIDTH) {
+                        pool::pool(Lanes::<WIDTH> { first }, args, pixels.clone(), out);
+                    }
+                };
+            maxmin_pool_scalar(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
+                |_, args, pixels: Range<usize>, out: &mut [&mut [Block]]| {
+                    for first in (0..LANES).step_by(WIDTH) {
+                        pool::maxmin_pool(Lanes::<WIDTH> { first }, args, pixels.clone(), out);
+                    }
+                };
+            softmax_scalar(args: &SoftmaxArgs<'_>, pixels: Range<usize>, out: &mut [Block]) = channels::softmax;
+            lrn_scalar(args: &LrnArgs<'_>, pixels: Range<usize>, out: &mut [Block]) = channels::lrn;
+        }
+
+        /// Lanes at a time.
+        const WIDTH: usize = $width;
+
+        entry_points_by_parts! {
+            [$(#[$features])?]
+            // With 8 lanes at a time, what AVX2 has to do to be busy.
+            fma_loop_scalar(rounds: usize, state: &mut [Block]) = probe::fma_loop::<_, 12>;
+            direct_scalar[M, N](row: &Row<'_>, taps: &Taps, window: &mut [Block], out: &mut [&mut [Block]]) =
+                direct::row::<_, M, N>;
             plain_image_scalar[M, N](row: &PlainRow<'_>, out: &mut [&mut [Block]]) = plain_image::row::<_, M, N>;
             maxmin_scalar(input: &[Block], positive: &mut [Block], negative: &mut [Block]) = elementwise::maxmin;
             depthwise_any_scalar[P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip_of_any::<_, P>;
-            pack_scalar(args: &PackArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = layout::pack;
-            unpack_scalar(args: &UnpackArgs<'_>, pixels: Range<usize>, out: &mut [f32]) = layout::unpack;
-            softmax_scalar(args: &SoftmaxArgs<'_>, pixels: Range<usize>, out: &mut [Block]) = channels::softmax;
-            lrn_scalar(args: &LrnArgs<'_>, pixels: Range<usize>, out: &mut [Block]) = channels::lrn;
-            pool_scalar(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::pool;
-            maxmin_pool_scalar(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::maxmin_pool;
             global_pool_scalar(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
             squeeze_scalar(width: usize, rows: &[Block], sum: &mut Block) = pool::squeeze;
-            grouped_tile_scalar[M](row: &GroupedRow<'_>, first: usize, at: usize, out: &mut [&mut [Block]]) = grouped::tile::<_, M>;
+            grouped_tile_scalar[M](row: &GroupedRow<'_>, first: usize, at: usize, out: &mut [&mut [Block]]) =
+                grouped::tile::<_, M>;
+            winograd_input_scalar[T](batch: &Batch<'_>, input: &[Block], v: &mut [Block], stride: usize) =
+                winograd::input::transform::<_, T>;
+            winograd_weights_scalar[T, R](row: usize, plain: &[Block], lanes: &[u8], u: &mut [Block], stride: usize) =
+                winograd::weights::transform::<_, T, R>;
+            winograd_column_scalar[ROWS, BLOCKS](product: &Product<'_>, column: Column, m: &mut [Block]) =
+                winograd::multiply::column::<_, ROWS, BLOCKS>;
+            winograd_output_scalar[T, M](args: &Output<'_>, m: &[Block], out: &mut [Block]) =
+                winograd::output::transform::<_, T, M>;
         }
 
         $(#[$features])?
@@ -218,18 +264,6 @@ use crate::conv::tiling::{Taps, tiles};
             plain_image::run(&tiles, args, pixels, scratch, out);
         }
 
-        entry_points! {
-            [$(#[$features])?] Scalar;
-            winograd_input_scalar[T](batch: &Batch<'_>, input: &[Block], v: &mut [Block], stride: usize) =
-                winograd::input::transform::<_, T>;
-            winograd_weights_scalar[T, R](row: usize, plain: &[Block], lanes: &[u8], u: &mut [Block], stride: usize) =
-                winograd::weights::transform::<_, T, R>;
-            winograd_column_scalar[ROWS, BLOCKS](product: &Product<'_>, column: Column, m: &mut [Block]) =
-                winograd::multiply::column::<_, ROWS, BLOCKS>;
-            winograd_output_scalar[T, M](args: &Output<'_>, m: &[Block], out: &mut [Block]) =
-                winograd::output::transform::<_, T, M>;
-        }
-
         // No register tile of our choosing.
         $(#[$features])?
         fn winograd_multiply_scalar(product: &Product<'_>, m: &mut [Block]) {
@@ -239,7 +273,7 @@ use crate::conv::tiling::{Taps, tiles};
             winograd::multiply::split(&choices, product, m);
         }
 
-        fn spread_scalar(from: &[Block], step: usize, lanes: &[u32; crate::LANES], out: &mut [Block]) {
+        fn spread_scalar(from: &[Block], step: usize, lanes: &[u32; LANES], out: &mut [Block]) {
             for (out, from) in out.iter_mut().zip(from.iter().step_by(step)) {
                 *out = lanes.map(|lane| from[lane as usize]);
             }
@@ -272,7 +306,7 @@ use crate::conv::tiling::{Taps, tiles};
                 isa: Isa::Scalar,
                 probe: ProbeKernel {
                     name: "fma_loop_scalar",
-                    chains: 6,
+                    chains: 12,
                     fma_loop: fma_loop_scalar,
                     read_loop: read_loop_scalar,
                     copy_loop: copy_loop_scalar,
@@ -305,11 +339,11 @@ use crate::conv::tiling::{Taps, tiles};
 
 /// With the software's fused multiply-add, unless the target has one in its baseline.
 pub(crate) mod portable {
-    scalar_table!();
+    scalar_table!(4);
 }
 
 /// With the hardware's fused multiply-add.
 #[cfg(all(target_arch = "x86_64", feature = "scalar-fma"))]
 pub(crate) mod fused {
-    scalar_table!(#[target_feature(enable = "fma")]);
+    scalar_table!(8 #[target_feature(enable = "fma")]);
 }
