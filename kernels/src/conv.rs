@@ -100,12 +100,18 @@ impl ConvArgs<'_> {
     pub(crate) fn check(&self, pixels: &Range<usize>, out: &[&mut [Block]]) -> usize {
         let geometry = &self.geometry;
         let blocks = self.epilogue.check(geometry.out_pixels(), pixels, out);
+        self.check_layer(blocks);
+        blocks
+    }
+
+    /// Of that, what depends on the number of blocks alone.
+    pub(crate) fn check_layer(&self, blocks: usize) {
+        let geometry = &self.geometry;
         assert!(
             self.lanes.iter().all(|lanes| (1..=16).contains(lanes)),
             "an input block has 1 to 16 live lanes"
         );
         assert_eq!(self.input.len(), self.lanes.len() * geometry.in_pixels(), "input blocks times pixels");
         assert!(self.weights.len() >= blocks * self.weights_per_block(), "weights of every output block");
-        blocks
     }
 }

@@ -55,16 +55,21 @@ impl<'a> Epilogue<'a> {
     pub(crate) fn check(&self, plane: usize, pixels: &Range<usize>, out: &[&mut [Block]]) -> usize {
         let blocks = self.blocks(out.len());
         assert!(!self.max_min || out.len().is_multiple_of(2), "MaxMin fills two halves");
-        assert!(self.bias.len() >= blocks, "bias of every output block");
-        assert!(self.scale.is_none_or(|scale| scale.len() >= blocks), "scale of every output block");
+        self.check_operands(plane, blocks);
         assert!(pixels.start <= pixels.end && pixels.end <= plane, "pixels of the output");
         assert!(out.iter().all(|out| out.len() == pixels.len()), "a slice holds the pixels of the range");
+        blocks
+    }
+
+    /// Of that, what is read for `blocks` blocks.
+    pub(crate) fn check_operands(&self, plane: usize, blocks: usize) {
+        assert!(self.bias.len() >= blocks, "bias of every output block");
+        assert!(self.scale.is_none_or(|scale| scale.len() >= blocks), "scale of every output block");
         assert!(
             self.residual.is_none_or(|residual| residual.len() >= blocks * plane),
             "residual of every block"
         );
         assert!(self.residual_scale.is_none_or(|scale| scale.len() >= blocks), "scale of every block");
-        blocks
     }
 
     /// This epilogue for output blocks from `block` on, of planes of `plane` pixels.

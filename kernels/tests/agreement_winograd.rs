@@ -116,11 +116,27 @@ impl Layer {
         out: &mut [Block],
     ) {
         let plane = self.geometry.out_pixels();
+        let args = self.args(form, blocks.clone());
+        let all = self.out_blocks();
+        let mut slices: Vec<&mut [Block]> = out
+            .chunks_mut(plane)
+            .enumerate()
+            .filter(|(index, _)| blocks.contains(&(index % all)))
+            .map(|(_, plane)| &mut plane[pixels.clone()])
+            .collect();
+        let len = kernel.tile.scratch_of(form, count, self.lanes.len(), blocks.len());
+        let mut scratch = vec![[f32::NAN; LANES]; len];
+        kernel.run(form, &args, pixels, &mut slices, &mut scratch);
+    }
+
+    /// What a run of output blocks `blocks` is given.
+    fn args(&self, form: WeightForm, blocks: Range<usize>) -> ConvArgs<'_> {
+        let plane = self.geometry.out_pixels();
         let weights = match form {
             WeightForm::Stored => &self.packed,
             WeightForm::Plain => &self.plain,
         };
-        let args = ConvArgs {
+        ConvArgs {
             geometry: self.geometry,
             lanes: &self.lanes,
             input: &self.input,
@@ -134,17 +150,7 @@ impl Layer {
                 after: self.after,
                 max_min: self.max_min,
             },
-        };
-        let all = self.out_blocks();
-        let mut slices: Vec<&mut [Block]> = out
-            .chunks_mut(plane)
-            .enumerate()
-            .filter(|(index, _)| blocks.contains(&(index % all)))
-            .map(|(_, plane)| &mut plane[pixels.clone()])
-            .collect();
-        let len = kernel.tile.scratch_of(form, count, self.lanes.len(), blocks.len());
-        let mut scratch = vec![[f32::NAN; LANES]; len];
-        kernel.run(form, &args, pixels, &mut slices, &mut scratch);
+        }
     }
 
     /// All of it, with a guard block after the last pixel.
@@ -355,6 +361,52 @@ fn agree(layer: &Layer, count: usize) {
     }
 }
 
+/// The layer on maps of other sizes: the same weights, other operands.
+fn on_maps(layer: &Layer, sizes: &[(usize, usize)], seed: u64) -> Vec<Layer> {
+    let tile = (layer.tile.output, layer.tile.kernel);
+    let mut maps = Vec::new();
+    for (index, &(height, width)) in sizes.iter().enumerate() {
+        let size = (height.max(tile.1), width.max(tile.1));
+        let seed = seed.wrapping_add(index as u64);
+        let mut map = Layer::new(tile, size, [1, 1, 2, 0], &layer.lanes, layer.out_blocks(), seed);
+        let residual = || Random(seed | 4).blocks(layer.out_blocks() * map.geometry.out_pixels());
+        map.residual = layer.residual.as_ref().map(|_| residual());
+        map.residual_scale = layer.residual_scale.clone();
+        (map.before, map.after) = (layer.before, layer.after);
+        (map.plain, map.packed, map.bias) = (layer.plain.clone(), layer.packed.clone(), layer.bias.clone());
+        maps.push(map);
+    }
+    maps
+}
+
+/// Every table and both weight forms on all maps at once, against the scalar table on each map.
+fn maps_agree(maps: &[Layer], count: usize) {
+    let tile = maps[0].tile;
+    let want: Vec<_> =
+        maps.iter().map(|map| map.run(find(Isa::Scalar, tile), WeightForm::Stored, map.tiles())).collect();
+    let blocks = maps[0].out_blocks();
+    for table in isa::supported() {
+        let kernel = find(table.isa, tile);
+        for form in [WeightForm::Stored, WeightForm::Plain] {
+            let mut got: Vec<_> = maps.iter().map(Layer::unwritten).collect();
+            let args: Vec<_> = maps.iter().map(|map| map.args(form, 0..blocks)).collect();
+            let mut slices: Vec<_> = got
+                .iter_mut()
+                .map(|out| {
+                    let len = out.len() - 1;
+                    &mut out[..len]
+                })
+                .collect();
+            let len = tile.scratch_of(form, count, maps[0].lanes.len(), blocks);
+            kernel.run_maps(form, &args, &mut slices, &mut vec![[f32::NAN; LANES]; len]);
+            for (index, (got, want)) in got.iter().zip(&want).enumerate() {
+                let what = format!("{} {form:?}, map {index} in batches of {count}", kernel.name);
+                assert_same(got, want, &what);
+            }
+        }
+    }
+}
+
 fn activations() -> impl Strategy<Value = Activation> {
     prop_oneof![
         Just(Activation::Identity),
@@ -417,6 +469,19 @@ proptest! {
     fn tables_and_forms_agree(layer in layers(), share in 0.0..1.0f64) {
         require_tables();
         agree(&layer, 1 + (share * layer.tiles() as f64) as usize);
+    }
+
+    #[test]
+    fn maps_together_equal_each_by_itself(
+        layer in layers(),
+        sizes in prop::collection::vec((1..12usize, 1..12usize), 1..6),
+        share in 0.0..1.0f64,
+        seed in any::<u64>(),
+    ) {
+        require_tables();
+        let maps = on_maps(&Layer { max_min: false, ..layer }, &sizes, seed);
+        let tiles: usize = maps.iter().map(Layer::tiles).sum();
+        maps_agree(&maps, 1 + (share * tiles as f64) as usize);
     }
 
     #[test]

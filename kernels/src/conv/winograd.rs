@@ -25,6 +25,7 @@ use crate::conv::ConvArgs;
 use crate::epilogue::Finish;
 
 pub(crate) mod input;
+mod maps;
 pub(crate) mod multiply;
 pub(crate) mod output;
 pub(crate) mod transform;
@@ -167,7 +168,8 @@ pub(crate) use winograd_kernels;
 
 /// The scratch of one batch.
 struct Work<'a> {
-    batch: Batch<'a>,
+    /// Its tiles.
+    count: usize,
     v: &'a mut [Block],
     v_stride: usize,
     m: &'a mut [Block],
@@ -199,8 +201,7 @@ impl Winograd {
         let in_blocks = args.lanes.len();
         let blocks = args.epilogue.blocks(out.len());
         let group = blocks.min(GROUP);
-        let count = self.tile.count_in(form, scratch.len(), in_blocks, group);
-        assert!(count > 0, "the scratch holds one tile at least");
+        let count = self.count_in(form, scratch.len(), in_blocks, group);
 
         let size = self.tile.output;
         let across = geometry.out_width.div_ceil(size);
@@ -215,17 +216,14 @@ impl Winograd {
             let begin = first + tiles * index / batches;
             let end = first + tiles * (index + 1) / batches;
             let count = end - begin;
-            let batch = Batch { geometry, size, across, first: begin, count };
+            let batch = Batch { geometry, size, across, first: begin, count, together: count };
             let (v_stride, m_stride) = ((in_blocks * count) | 1, (group * count) | 1);
             let (v, m) = scratch.split_at_mut(self.tile.positions() * v_stride);
             (self.input)(&batch, args.input, v, v_stride);
-            let mut work = Work { batch, v, v_stride, m, m_stride, row };
+            let mut work = Work { count, v, v_stride, m, m_stride, row };
             for block in (0..blocks).step_by(group) {
                 let group = group.min(blocks - block);
-                match form {
-                    WeightForm::Stored => self.stored(args, block, group, &mut work),
-                    WeightForm::Plain => self.plain(args, block, group, &mut work),
-                }
+                self.products(form, args, block, group, &mut work);
                 let tail = args.epilogue.tail();
                 for j in 0..group {
                     let output =
@@ -240,9 +238,31 @@ impl Winograd {
         }
     }
 
-    /// The products of one group of output blocks, from transformed weights.
+    /// How many tiles the scratch holds.
+    fn count_in(&self, form: WeightForm, scratch: usize, in_blocks: usize, group: usize) -> usize {
+        let count = self.tile.count_in(form, scratch, in_blocks, group);
+        assert!(count > 0, "the scratch holds one tile at least");
+        count
+    }
+
+    /// The products of one group of output blocks.
+    fn products(
+        &self,
+        form: WeightForm,
+        args: &ConvArgs<'_>,
+        block: usize,
+        group: usize,
+        work: &mut Work<'_>,
+    ) {
+        match form {
+            WeightForm::Stored => self.stored(args, block, group, work),
+            WeightForm::Plain => self.plain(args, block, group, work),
+        }
+    }
+
+    /// From transformed weights.
     fn stored(&self, args: &ConvArgs<'_>, block: usize, group: usize, work: &mut Work<'_>) {
-        let count = work.batch.count;
+        let count = work.count;
         let channels = channels(args.lanes);
         let u_stride = self.tile.positions() * channels;
         for xi in 0..self.tile.positions() {
@@ -259,10 +279,10 @@ impl Winograd {
         }
     }
 
-    /// The products of one group of output blocks, from plain weights: as many input blocks at a time as one row
+    /// From plain weights: as many input blocks at a time as one row
     /// of their transformed weights stays in the first-level cache; the sums continue from memory.
     fn plain(&self, args: &ConvArgs<'_>, block: usize, group: usize, work: &mut Work<'_>) {
-        let count = work.batch.count;
+        let count = work.count;
         let (domain, taps) = (self.tile.domain(), self.tile.kernel * self.tile.kernel);
         let chunk = (ROW / domain - 1) / 16;
         for j in 0..group {
@@ -319,9 +339,17 @@ impl Winograd {
     /// What the rest relies on.
     fn check(&self, form: WeightForm, args: &ConvArgs<'_>, pixels: &Range<usize>, out: &[&mut [Block]]) {
         args.check(pixels, out);
+        self.check_layer(form, args, args.epilogue.blocks(out.len()));
+        let tile_row = self.tile.output * args.geometry.out_width;
+        let whole =
+            |pixel: usize| pixel.is_multiple_of(tile_row.max(1)) || pixel == args.geometry.out_pixels();
+        assert!(whole(pixels.start) && whole(pixels.end), "parts are cut between rows of tiles");
+    }
+
+    /// Of that, what does not depend on the part.
+    fn check_layer(&self, form: WeightForm, args: &ConvArgs<'_>, blocks: usize) {
         let geometry = &args.geometry;
-        let WinogradTile { output, kernel } = self.tile;
-        let blocks = args.epilogue.blocks(out.len());
+        let kernel = self.tile.kernel;
         assert!(args.epilogue.scale.is_none(), "a Winograd convolution takes no scale");
         assert_eq!(geometry.kernel, [kernel; 2], "the tile's kernel");
         assert_eq!((geometry.stride, geometry.dilation), ([1; 2], [1; 2]), "stride and dilation are one");
@@ -331,9 +359,6 @@ impl Winograd {
         };
         let needed = blocks * per_channel * channels(args.lanes);
         assert!(args.weights.len() >= needed, "weights of every output block");
-        let tile_row = output * geometry.out_width;
-        let whole = |pixel: usize| pixel.is_multiple_of(tile_row.max(1)) || pixel == geometry.out_pixels();
-        assert!(whole(pixels.start) && whole(pixels.end), "parts are cut between rows of tiles");
     }
 }
 

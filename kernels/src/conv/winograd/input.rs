@@ -17,6 +17,8 @@ pub(crate) struct Batch<'a> {
     pub(crate) first: usize,
     /// How many.
     pub(crate) count: usize,
+    /// Tiles that are worked on together, those of other maps included: from one input block to the next.
+    pub(crate) together: usize,
 }
 
 impl Batch<'_> {
@@ -27,8 +29,8 @@ impl Batch<'_> {
     }
 }
 
-/// Transforms one batch of every input block: `v` is `[xi][input block][tile]`, `stride` blocks from one xi to the
-/// next.
+/// Transforms one batch of every input block: `v` is `[xi][input block][tile]` from the batch's first tile on, `stride`
+/// blocks from one xi to the next.
 pub(crate) type InputFn = fn(batch: &Batch<'_>, input: &[Block], v: &mut [Block], stride: usize);
 
 #[inline(always)]
@@ -41,8 +43,8 @@ pub(crate) fn transform<S: Simd, const T: usize>(
 ) {
     let geometry = batch.geometry;
     let (height, width) = (geometry.in_height, geometry.in_width);
-    let mut at = 0;
-    for plane in input.chunks_exact(height * width) {
+    for (block, plane) in input.chunks_exact(height * width).enumerate() {
+        let mut at = block * batch.together;
         let (mut row, mut column) = batch.start();
         for _ in 0..batch.count {
             // what is above or left of the input wraps around to numbers that no index reaches

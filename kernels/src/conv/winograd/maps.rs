@@ -1,0 +1,103 @@
+//! One layer on several maps: fragments of one map, or images. Their tiles are worked on together, so that weights which
+//! stay in no cache are read once for all of them, and small maps fill the register tiles.
+
+use core::ops::Range;
+
+use super::input::Batch;
+use super::output::Output;
+use super::{GROUP, ROW, WeightForm, Winograd, Work};
+use crate::Block;
+use crate::conv::ConvArgs;
+
+impl Winograd {
+    /// Computes all pixels of all maps: `maps` are the layer on each of them, the same weights and lanes in each;
+    /// `out` is one slice per map, `[output block][pixel]`. The bits are those of [`Winograd::run`] on each map.
+    ///
+    /// # Panics
+    /// Where an argument does not fit the geometry, or the tile does not; with MaxMin.
+    pub fn run_maps(
+        &self,
+        form: WeightForm,
+        maps: &[ConvArgs<'_>],
+        out: &mut [&mut [Block]],
+        scratch: &mut [Block],
+    ) {
+        assert_eq!(maps.len(), out.len(), "one output per map");
+        let Some(layer) = maps.first() else { return };
+        let blocks = out[0].len() / layer.geometry.out_pixels();
+        for (args, out) in maps.iter().zip(&*out) {
+            assert!(!args.epilogue.max_min, "maps have one output each");
+            assert_eq!(args.lanes, layer.lanes, "lanes of one layer");
+            assert_eq!(out.len(), blocks * args.geometry.out_pixels(), "an output of every block");
+            args.check_layer(blocks);
+            args.epilogue.check_operands(args.geometry.out_pixels(), blocks);
+            self.check_layer(form, args, blocks);
+        }
+        let in_blocks = layer.lanes.len();
+        let group = blocks.min(GROUP);
+        let most = self.count_in(form, scratch.len(), in_blocks, group);
+        let tiles: usize = maps.iter().map(|args| self.tiles_of(args)).sum();
+        let batches = tiles.div_ceil(most);
+        let (row, scratch) = scratch.split_at_mut(if form == WeightForm::Plain { ROW } else { 0 });
+        for index in 0..batches {
+            let now = tiles * index / batches..tiles * (index + 1) / batches;
+            let count = now.len();
+            let (v_stride, m_stride) = ((in_blocks * count) | 1, (group * count) | 1);
+            let (v, m) = scratch.split_at_mut(self.tile.positions() * v_stride);
+            self.each_map(maps, &now, |map, batch, at| {
+                (self.input)(&batch, maps[map].input, &mut v[at..], v_stride);
+            });
+            let mut work = Work { count, v, v_stride, m, m_stride, row };
+            for block in (0..blocks).step_by(group) {
+                let group = group.min(blocks - block);
+                self.products(form, layer, block, group, &mut work);
+                self.each_map(maps, &now, |map, batch, at| {
+                    let (tail, plane) = (maps[map].epilogue.tail(), maps[map].geometry.out_pixels());
+                    for j in 0..group {
+                        let output = Output { batch, stride: m_stride, tail, block: block + j, start: 0 };
+                        let out = &mut out[map][(block + j) * plane..][..plane];
+                        (self.output)(&output, &work.m[j * count + at..], out);
+                    }
+                });
+            }
+        }
+        for (args, out) in maps.iter().zip(out) {
+            let plane = args.geometry.out_pixels();
+            for (block, out) in out.chunks_exact_mut(plane).enumerate().filter(|_| args.epilogue.has_rest()) {
+                (self.finish)(&args.epilogue.rest(block, plane, 0, plane), out, None);
+            }
+        }
+    }
+
+    fn tiles_of(&self, args: &ConvArgs<'_>) -> usize {
+        self.tile.tiles(args.geometry.out_height, args.geometry.out_width)
+    }
+
+    /// Calls `visit` for each map that has some of the tiles `now`, which are counted over all maps: with the map, its
+    /// tiles, and the place of the first one in `now`.
+    fn each_map<'a>(
+        &self,
+        maps: &'a [ConvArgs<'a>],
+        now: &Range<usize>,
+        mut visit: impl FnMut(usize, Batch<'a>, usize),
+    ) {
+        let size = self.tile.output;
+        let mut before = 0;
+        for (map, args) in maps.iter().enumerate() {
+            let end = before + self.tiles_of(args);
+            let own = now.start.clamp(before, end)..now.end.clamp(before, end);
+            if !own.is_empty() {
+                let batch = Batch {
+                    geometry: &args.geometry,
+                    size,
+                    across: args.geometry.out_width.div_ceil(size),
+                    first: own.start - before,
+                    count: own.len(),
+                    together: now.len(),
+                };
+                visit(map, batch, own.start - now.start);
+            }
+            before = end;
+        }
+    }
+}
