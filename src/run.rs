@@ -7,6 +7,7 @@ pub mod arena;
 mod borrow;
 mod excite;
 mod fragments;
+mod maps;
 pub(crate) mod parallel;
 mod step;
 

@@ -670,6 +670,14 @@ fn bench_times_both_layouts_and_checks_its_answer() {
     for part in ["min", "median", "p99", "GFLOP/s"] {
         assert!(text.contains(part), "{text}");
     }
+    let value = json(&["bench", DEMO, "--runs", "3", "--steps"]);
+    let steps = value["steps"].as_array().expect("a list");
+    let sum: u64 = steps.iter().filter_map(|step| step["ns"].as_u64()).sum();
+    assert!(steps.len() > 3 && sum > 0, "{value}");
+    let macs: u64 = steps.iter().filter_map(|step| step["macs"].as_u64()).sum();
+    assert_eq!(Some(macs), value["macs"].as_u64());
+    let text = succeeds(&["bench", DEMO, "--runs", "3", "--steps"]);
+    assert!(text.contains("of peak") && text.contains("GB/s"), "{text}");
     let short = folder.write("short.bin", &[0; 4]);
     assert!(refused(&["bench", DEMO, "--raw-input", &short]).contains("3136"));
 }

@@ -13,7 +13,7 @@ use dense_nets::{Net, random_net};
 use random_graph::{Choices, Seed};
 use sinew::graph::{Graph, Op, Pool, PoolKind};
 use sinew::optimize::densify::{Dense, Selection};
-use sinew::plan::{Family, PlanOptions};
+use sinew::plan::{Family, PlanOptions, Winograd};
 use sinew::{Isa, Model, Options, Session, SessionOptions, Tensor};
 
 fn input(graph: &Graph, seed: u64) -> Tensor {
@@ -162,6 +162,38 @@ fn every_instruction_set_and_thread_count_gives_the_same_bits() {
 
 /// A pool large enough that its step is shared out.
 #[cfg(feature = "parallel")]
+/// With a second-level cache that holds nothing, all weights stream, and all maps of a layer are one step.
+#[test]
+fn maps_that_are_worked_on_together_have_the_bits_of_each_by_itself() {
+    let mut together = 0;
+    for seed in 0..cases() / 4 {
+        let Some(graph) = random_net(seed) else { continue };
+        let dense = graph.densify(&Selection::Last(depth(&graph))).expect("as deep as it goes").graph;
+        let x = input(&dense, seed);
+        let planned = |l2_bytes, threads, compact_weights| {
+            let options = options(Some(Family::Winograd), false);
+            let winograd = Winograd::Tile(2);
+            let plan = PlanOptions { winograd, l2_bytes, threads, compact_weights, ..options.plan };
+            Options { plan, ..options }
+        };
+        let apart = planned(1 << 30, 1, false);
+        let want = bits(&run_on(&dense, &apart, Isa::Scalar, false, &x));
+        for threads in [1, 2, 3] {
+            for compact in [false, true] {
+                let options = planned(0, threads, compact);
+                let model = Model::new(dense.clone(), &options).expect("a checked graph is planned");
+                let joined = |why: &str| why.contains("maps at once");
+                together += model.plan().steps.iter().filter(|step| joined(&step.why)).count();
+                for isa in [best(), Isa::Scalar] {
+                    let got = bits(&run_on(&dense, &options, isa, true, &x));
+                    assert_eq!(got, want, "seed {seed}, {threads} threads, {isa}: {dense:#?}");
+                }
+            }
+        }
+    }
+    assert!(together > 0, "no maps were worked on together");
+}
+
 #[test]
 fn large_pools_are_shared_out() {
     let mut net = Net::new(7, 70, [64, 61]);

@@ -73,9 +73,14 @@ fn every_instruction_set_and_thread_count_gives_the_same_bits() {
         let mut choices = Seed(seed);
         let graph = random_graph(&mut choices, 8);
         let input = input(&graph, &mut choices);
-        for options in
-            [threads(1), forced(Family::Im2col, Winograd::Off), forced(Family::Winograd, Winograd::Tile(2))]
-        {
+        let mut streamed = forced(Family::Winograd, Winograd::Tile(4));
+        streamed.plan.l2_bytes = 0;
+        for options in [
+            threads(1),
+            forced(Family::Im2col, Winograd::Off),
+            forced(Family::Winograd, Winograd::Tile(2)),
+            streamed,
+        ] {
             let want = bits(&run(&graph, &options, Isa::Scalar, false, &input));
             for &isa in &isas {
                 for poison in [false, true] {

@@ -1,5 +1,7 @@
 //! `sinew bench`: times of warm runs.
 
+mod steps;
+
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -33,6 +35,9 @@ pub(super) struct Arguments {
     /// All outputs one after the other as little-endian f32, in the model's own layout
     #[arg(long, value_name = "FILE")]
     raw_output: Option<PathBuf>,
+    /// Also the time of every step, its speed and the bytes that it must move
+    #[arg(long)]
+    steps: bool,
 }
 
 /// Fewer have no median.
@@ -53,6 +58,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<Report> {
         staged.commit()?;
     }
 
+    let span = arguments.span();
+    let least = match arguments.steps {
+        true => Some(steps::least_times(&mut session, &inputs.batch(0), &mut outputs, span)?),
+        false => None,
+    };
     let (isa, threads) = (session.isa(), engine.threads());
     let peak = peak::gflops(&kernels_for(Some(isa))?.probe, threads, PEAK_TIME);
     let gflops = 2.0 * macs as f64 / times.min() as f64;
@@ -77,7 +87,18 @@ pub(super) fn run(arguments: &Arguments) -> Result<Report> {
     report.set("macs", macs);
     report.set("gflops", gflops);
     report.set("peak_gflops", peak);
+    if let Some(least) = least {
+        steps::tell(&session, &least, peak, &mut report);
+    }
     Ok(report)
+}
+
+impl Arguments {
+    /// Time of all timed runs together.
+    fn span(&self) -> Duration {
+        let default = Duration::from_millis(if self.model.engine.json { 100 } else { 1000 });
+        self.seconds.unwrap_or(default)
+    }
 }
 
 /// Warm runs, then timed ones. With blocked edges the layout changes before and after all of them.
@@ -88,8 +109,7 @@ fn timed(
     arguments: &Arguments,
 ) -> Result<Times> {
     let json = arguments.model.engine.json;
-    let default = Duration::from_millis(if json { 100 } else { 1000 });
-    let span = arguments.seconds.unwrap_or(default);
+    let span = arguments.span();
     let enough = |runs: usize, elapsed: Duration| match arguments.runs {
         Some(wanted) => runs >= wanted as usize,
         None => runs >= FEWEST_RUNS && elapsed >= span,

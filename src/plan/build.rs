@@ -10,7 +10,7 @@ mod max_min;
 mod plain;
 mod shortcut;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use sinew_kernels::{Block, LANES};
 
@@ -73,6 +73,8 @@ struct Builder<'g> {
     packed: HashMap<conv::PackedKey, conv::Packed>,
     /// The choices for layers with the same weights.
     choices: HashMap<ValueId, Vec<(ConvShape, Choice)>>,
+    /// What a step has computed together with another node's result.
+    done: HashSet<ValueId>,
 }
 
 impl<'g> Builder<'g> {
@@ -96,6 +98,7 @@ impl<'g> Builder<'g> {
             uses,
             packed: HashMap::new(),
             choices: HashMap::new(),
+            done: HashSet::new(),
         }
     }
 

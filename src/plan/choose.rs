@@ -69,8 +69,7 @@ pub struct ConvShape {
     pub groups_are_blocks: bool,
     /// Whether the input is there in plain form, and not in blocks.
     pub plain_input: bool,
-    /// Maps of about this size with the same weights: the fragments of a dilated layer. That of a baseline layer is 1
-    /// whatever becomes of it, so that its fragments take its choice.
+    /// Maps of about this size with the same weights: the fragments of a dilated layer.
     pub maps: usize,
 }
 
@@ -198,6 +197,9 @@ fn from_plain_image(shape: &ConvShape, _: &PlanOptions) -> Result<(Algorithm, St
     Ok((Algorithm::PlainImage, format!("{} channels are read as they lie, none padded", shape.in_channels)))
 }
 
+/// Tiles of a layer, of all its maps, that pay for streaming the transformed weights of the larger tile.
+const MANY_TILES: usize = 49;
+
 /// Winograd by shape. The rule follows measured layers: see the bench `conv`.
 fn winograd(shape: &ConvShape, options: &PlanOptions) -> Result<(Algorithm, String), String> {
     let (Algorithm::Winograd(tile, form), reason) = any_winograd(shape, options)? else {
@@ -236,7 +238,7 @@ fn any_winograd(shape: &ConvShape, options: &PlanOptions) -> Result<(Algorithm, 
         Winograd::Off => return Err("switched off".into()),
         Winograd::Tile(output) => (output, "the tile asked for".to_owned()),
         Winograd::Auto if in_cache => (4, "transformed weights stay in the second-level cache".to_owned()),
-        Winograd::Auto if tiles >= 49 => {
+        Winograd::Auto if tiles >= MANY_TILES => {
             (4, format!("{tiles} tiles pay for streaming the transformed weights"))
         }
         Winograd::Auto => (2, format!("{tiles} tiles: the smaller tile's weights are less to stream")),
@@ -246,7 +248,9 @@ fn any_winograd(shape: &ConvShape, options: &PlanOptions) -> Result<(Algorithm, 
         return Err(format!("there is no tile of {output}x{output} outputs for a {kernel}x{kernel} window"));
     }
     let (tile, reason) = within_error(wanted, channels, options, reason)?;
-    let form = if options.compact_weights { WeightForm::Plain } else { WeightForm::Stored };
+    // Many maps' tiles make up for the transform, and weights that stream are fewer: as fast, without any growth.
+    let maps_pay = !in_cache && shape.maps > 1 && tiles >= MANY_TILES && tile.output >= 4;
+    let form = if options.compact_weights || maps_pay { WeightForm::Plain } else { WeightForm::Stored };
     Ok((Algorithm::Winograd(tile, form), reason))
 }
 

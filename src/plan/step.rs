@@ -251,6 +251,8 @@ pub(crate) enum Work {
         lanes: [Vec<u8>; 2],
     },
     Conv(Box<ConvWork>),
+    /// One layer on several maps, by Winograd: their tiles are worked on together. They differ in sizes and places only.
+    ConvMaps(Vec<ConvWork>),
     PlainConv(Box<PlainConvWork>),
     Pool {
         pool: Pool,
@@ -364,7 +366,7 @@ impl Work {
             Work::Unpack { .. } => "unpack",
             Work::CopyPlain { .. } | Work::CopyPixels { .. } => "copy",
             Work::CopyChannels { .. } => "repack",
-            Work::Conv(_) | Work::PlainConv(_) => "conv",
+            Work::Conv(_) | Work::ConvMaps(_) | Work::PlainConv(_) => "conv",
             Work::Pool { pool, .. } if pool.kind == PoolKind::Max => "max-pool",
             Work::Pool { .. } => "average-pool",
             Work::PoolFragments { .. } => "pool-fragments",
@@ -404,6 +406,10 @@ impl Work {
                 let written = [conv.squeeze.as_ref(), Some(&conv.output), conv.negative.as_ref()];
                 read.into_iter().chain(written).flatten().collect()
             }
+            Work::ConvMaps(maps) => {
+                let read = maps.iter().flat_map(|conv| [Some(&conv.input), conv.residual.as_ref()]).flatten();
+                read.chain(maps.iter().map(|conv| &conv.output)).collect()
+            }
             Work::Gate(gate) => vec![&gate.input, &gate.output],
             Work::Scale { input, scale, residual, output, .. } => {
                 [Some(input), Some(scale), residual.as_ref(), Some(output)].into_iter().flatten().collect()
@@ -436,6 +442,7 @@ impl Work {
                 return vec![];
             }
             Work::PoolFragments { parts, .. } => return parts.iter().collect(),
+            Work::ConvMaps(maps) => return maps.iter().map(|conv| &conv.output).collect(),
             Work::MaxMin { positive, negative, .. } | Work::MaxMinPool { positive, negative, .. } => {
                 Some((positive, negative))
             }

@@ -124,6 +124,7 @@ impl Validator<'_> {
                 Ok(target.size() as u128)
             }
             Work::Conv(conv) => self.conv(conv),
+            Work::ConvMaps(maps) => self.conv_maps(maps),
             Work::PlainConv(conv) => self.plain_conv(conv),
             Work::Pool { pool, input, output } => self.pool(pool, input, output),
             Work::PoolFragments { pool, input, parts } => self.pool_fragments(pool, input, parts),

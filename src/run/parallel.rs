@@ -127,24 +127,45 @@ pub fn for_each_block(
     scratch: &mut [Block],
     compute: &(impl Fn(usize, &mut [&mut [Block]], &mut [Block]) + Sync),
 ) {
-    let mut maps = Planes { planes: no_planes(), count: 0 };
     let mut rest = out;
-    for plane in planes {
-        let (map, behind) = rest.split_at_mut(blocks * plane);
-        maps.planes[maps.count] = map;
-        maps.count += 1;
+    let maps = planes.map(|plane| {
+        let (map, behind) = std::mem::take(&mut rest).split_at_mut(blocks * plane);
         rest = behind;
-    }
-    split(cut.parts, 1, Maps { maps, blocks: 0..blocks }, scratch, &|Maps { mut maps, blocks }, scratch| {
-        let (count, maps_count) = (blocks.len(), maps.count);
-        for (index, block) in blocks.enumerate() {
+        map
+    });
+    for_each_run_of_blocks(cut, maps, blocks, scratch, &|own, maps, scratch| {
+        let (count, maps_count) = (own.len(), maps.len());
+        for (index, block) in own.enumerate() {
             let mut planes = no_planes();
-            for (plane, map) in planes.iter_mut().zip(maps.slices()) {
+            for (plane, map) in planes.iter_mut().zip(&mut *maps) {
                 let pixels = map.len() / count;
                 *plane = &mut map[index * pixels..][..pixels];
             }
             compute(block, &mut planes[..maps_count], scratch);
         }
+    });
+}
+
+/// Calls `compute` for each part of an output in several maps of `blocks` blocks each: with the part's blocks, their
+/// planes in each map, and the part's own piece of `scratch`. Parts are runs of blocks.
+///
+/// # Panics
+/// With more than [`MAX_PLANES`] maps, or a cut along pixels.
+pub fn for_each_run_of_blocks<'a>(
+    cut: Cut,
+    maps: impl Iterator<Item = &'a mut [Block]>,
+    blocks: usize,
+    scratch: &mut [Block],
+    compute: &(impl Fn(Range<usize>, &mut [&mut [Block]], &mut [Block]) + Sync),
+) {
+    let Along::Blocks { unit } = cut.along else { unreachable!("maps are cut along blocks") };
+    let mut planes = Planes { planes: no_planes(), count: 0 };
+    for map in maps {
+        planes.planes[planes.count] = map;
+        planes.count += 1;
+    }
+    split(cut.parts, unit, Maps { maps: planes, blocks: 0..blocks }, scratch, &|mut part, scratch| {
+        compute(part.blocks, part.maps.slices(), scratch);
     });
 }
 

@@ -81,6 +81,7 @@ impl Run<'_, '_, '_> {
                 self.copy_channels(step, from, to, (*first, *count), lanes);
             }
             Work::Conv(conv) => self.conv(step, conv),
+            Work::ConvMaps(maps) => self.conv_maps(step, maps),
             Work::PlainConv(conv) => self.plain_conv(step, conv),
             Work::Pool { pool, input, output } => self.pool(step, pool, input, output),
             Work::PoolFragments { pool, input, parts } => self.pool_fragments(step, pool, input, parts),

@@ -1,5 +1,7 @@
 //! Convolutions and dense layers: geometry, choice, packed weights, and how the work is cut.
 
+mod maps;
+
 use std::ops::Range;
 
 use sinew_kernels::LANES;
@@ -8,6 +10,7 @@ use sinew_kernels::conv::winograd::{WeightForm, WinogradTile};
 use sinew_kernels::conv::{ConvGeometry, grouped, im2col, plain_image};
 use sinew_kernels::{Block, isa};
 
+use self::maps::Maps;
 use super::max_min::halves;
 use super::shortcut;
 use super::{Builder, image_strides, node_error};
@@ -92,6 +95,14 @@ impl<'g> Builder<'g> {
         conv: &Conv,
         max_min: Option<MaxMinOrder>,
     ) -> Result<()> {
+        if self.done.contains(&node.output) {
+            return Ok(());
+        }
+        let layer = self.layer_of(node, conv, max_min)?;
+        self.layer(layer)
+    }
+
+    fn layer_of(&self, node: &'g Node, conv: &Conv, max_min: Option<MaxMinOrder>) -> Result<Layer<'g>> {
         let input = self.graph.shape(node.inputs[0]);
         let output = self.graph.shape(node.output);
         let (&[_, _, in_height, in_width], &[_, _, out_height, out_width]) = (input, output) else {
@@ -113,7 +124,7 @@ impl<'g> Builder<'g> {
         let residual = conv.residual.then(|| node.inputs[if scaled { 4 } else { 3 }]);
         let scale = scaled.then(|| node.inputs[3]);
         let residual_scale = node.inputs.get(4).copied().filter(|_| !scaled);
-        self.layer(Layer {
+        Ok(Layer {
             node,
             geometry,
             groups: conv.groups,
@@ -160,29 +171,11 @@ impl<'g> Builder<'g> {
 
     fn layer(&mut self, mut layer: Layer<'g>) -> Result<()> {
         let node = layer.node;
-        let x = node.inputs[0];
-        let (in_channels, out_channels) = (self.graph.shape(x)[1], self.graph.shape(node.inputs[1])[0]);
-        let group_channels = [in_channels / layer.groups, out_channels / layer.groups];
+        let shape = self.shape_of(&layer);
+        let group_channels = [shape.in_channels / layer.groups, shape.out_channels / layer.groups];
         if !choose::serves_window(&layer.geometry, group_channels[0]) {
             return Err(node_error(node, "its window is too large"));
         }
-        let parts_are_blocks = match &self.blocked[x.0] {
-            Some(view) => view.layout.is_contiguous(),
-            None => true,
-        };
-        let shape = ConvShape {
-            geometry: layer.geometry,
-            groups: layer.groups,
-            in_channels,
-            out_channels,
-            groups_are_blocks: group_channels.iter().all(|channels| channels % LANES == 0)
-                && parts_are_blocks,
-            maps: self.maps_of(node),
-            plain_input: layer.scale.is_none()
-                && self.blocked[x.0].is_none()
-                && self.graph.shape(x).len() == 4
-                && self.strided_source(x).is_some(),
-        };
         let mut choice = self.choice_of(node.inputs[1], shape);
         if let Some(scale) = layer.residual_scale.and_then(|id| self.graph.constant(id))
             && layer.groups == 1
@@ -196,6 +189,31 @@ impl<'g> Builder<'g> {
         match choice.algorithm {
             Algorithm::PlainImage => self.plain_image(layer, choice.why),
             algorithm => self.blocked_layer(layer, group_channels, algorithm, choice.why),
+        }
+    }
+
+    /// What the choice of its algorithm looks at.
+    fn shape_of(&self, layer: &Layer<'g>) -> ConvShape {
+        let node = layer.node;
+        let x = node.inputs[0];
+        let (in_channels, out_channels) = (self.graph.shape(x)[1], self.graph.shape(node.inputs[1])[0]);
+        let group_channels = [in_channels / layer.groups, out_channels / layer.groups];
+        let parts_are_blocks = match &self.blocked[x.0] {
+            Some(view) => view.layout.is_contiguous(),
+            None => true,
+        };
+        ConvShape {
+            geometry: layer.geometry,
+            groups: layer.groups,
+            in_channels,
+            out_channels,
+            groups_are_blocks: group_channels.iter().all(|channels| channels % LANES == 0)
+                && parts_are_blocks,
+            maps: self.fragments_of(node),
+            plain_input: layer.scale.is_none()
+                && self.blocked[x.0].is_none()
+                && self.graph.shape(x).len() == 4
+                && self.strided_source(x).is_some(),
         }
     }
 
@@ -264,7 +282,7 @@ impl<'g> Builder<'g> {
         let packed = filters.pack_by_channel();
         let bias = self.push_weights(&pack_channels(bias, &output.layout));
         let along = Along::Pixels { unit: layer.geometry.out_width };
-        let cut = self.cut_conv(layer.macs, &output.layout, 1, along);
+        let cut = self.cut_conv(layer.macs, output.layout.batch, along);
         let scratch = plain_image::scratch_len(&layer.geometry, channels).div_ceil(LANES);
         let work = Work::PlainConv(Box::new(PlainConvWork {
             geometry: layer.geometry,
@@ -286,12 +304,20 @@ impl<'g> Builder<'g> {
 
     fn blocked_layer(
         &mut self,
-        layer: Layer<'g>,
+        mut layer: Layer<'g>,
         group_channels: [usize; 2],
         algorithm: Algorithm,
         why: String,
     ) -> Result<()> {
         let node = layer.node;
+        if let Algorithm::Winograd(tile, form) = algorithm {
+            if self.is_streamed(tile, group_channels) {
+                match self.maps_of(layer, algorithm)? {
+                    Maps::One(one) => layer = one,
+                    Maps::Several(maps) => return self.conv_maps(maps, (tile, form), why),
+                }
+            }
+        }
         let mut input = self.blocks_of(node.inputs[0])?;
         if layer.groups > 1 && algorithm != Algorithm::Depthwise {
             input = self.one_part(&node.name, input)?;
@@ -382,37 +408,20 @@ impl<'g> Builder<'g> {
             _ => Along::Pixels { unit: geometry.out_width },
         };
         let macs = layer.macs * output.layout.pixels() as u64 / layer.geometry.out_pixels().max(1) as u64;
-        let cut = self.cut_conv(macs, &output.layout, layer.groups, along);
-        let [channels, outputs] = packed.group_channels;
+        let cut = self.cut_conv(macs, output.layout.batch * layer.groups, along);
+        let [channels, _] = packed.group_channels;
         let scratch = match algorithm {
             Algorithm::Winograd(tile, form) => {
-                let transformed = tile.positions() * channels * outputs * size_of::<f32>();
-                let blocks = [packed.lanes.len(), outputs.div_ceil(LANES)];
-                self.winograd_scratch(tile, form, &geometry, transformed, blocks)
+                let tiles = tile.tiles(geometry.out_height, geometry.out_width);
+                self.winograd_scratch(tile, form, tiles, packed.group_channels, packed.lanes.len())
             }
             Algorithm::Grouped => grouped::scratch_blocks(&geometry, channels),
             Algorithm::Im2col => im2col::scratch_blocks(&geometry, &packed.lanes, 4 * self.options.l1_bytes),
             _ => 0,
         };
-        let work = Work::Conv(Box::new(ConvWork {
-            algorithm,
-            geometry,
-            lanes: packed.lanes.clone(),
-            groups: layer.groups,
-            input,
-            output,
-            negative,
-            residual,
-            scale,
-            squeeze: None,
-            residual_scale: packed.residual_scale.clone(),
-            weights: packed.weights.clone(),
-            weights_per_block: packed.per_block,
-            bias: packed.bias.clone(),
-            before: layer.before,
-            after: layer.after,
-            group_channels: packed.group_channels,
-        }));
+        let work =
+            conv_work(layer, algorithm, geometry, packed, Operands { input, output, negative, residual });
+        let work = Work::Conv(Box::new(ConvWork { scale, ..work }));
         self.push_conv(layer, work, (algorithm, why), macs, cut, scratch)
     }
 
@@ -423,22 +432,28 @@ impl<'g> Builder<'g> {
         &self,
         tile: WinogradTile,
         form: WeightForm,
-        geometry: &ConvGeometry,
-        transformed_bytes: usize,
-        [in_blocks, out_blocks]: [usize; 2],
+        tiles: usize,
+        group_channels: [usize; 2],
+        in_blocks: usize,
     ) -> usize {
         let l2 = self.options.l2_bytes;
-        let bytes = if transformed_bytes <= l2 + l2 / 2 { l2 / 2 } else { 5 * l2 };
+        let bytes = if self.is_streamed(tile, group_channels) { 5 * l2 } else { l2 / 2 };
+        let out_blocks = group_channels[1].div_ceil(LANES);
         let one =
             tile.scratch_of(form, 2, in_blocks, out_blocks) - tile.scratch_of(form, 1, in_blocks, out_blocks);
         let fitting = (bytes / size_of::<Block>() / one).max(1);
-        let all = tile.tiles(geometry.out_height, geometry.out_width);
-        tile.scratch_of(form, fitting.min(all), in_blocks, out_blocks)
+        tile.scratch_of(form, fitting.min(tiles), in_blocks, out_blocks)
+    }
+
+    /// Whether a layer's transformed weights are too many for the second-level cache.
+    fn is_streamed(&self, tile: WinogradTile, [channels, outputs]: [usize; 2]) -> bool {
+        let l2 = self.options.l2_bytes;
+        tile.positions() * channels * outputs * size_of::<f32>() > l2 + l2 / 2
     }
 
     /// How a convolution of this size is shared out: not at all where a part would be too small to pay.
-    fn cut_conv(&self, macs: u64, output: &Blocked, calls: usize, along: Along) -> Cut {
-        let per_call = macs / (output.batch * calls).max(1) as u64;
+    fn cut_conv(&self, macs: u64, calls: usize, along: Along) -> Cut {
+        let per_call = macs / calls.max(1) as u64;
         let parts = self.options.threads.min((per_call / MACS_PER_PART) as usize).max(1);
         Cut { parts, along }
     }
@@ -454,6 +469,7 @@ impl<'g> Builder<'g> {
     ) -> Result<()> {
         let weights_bytes = match &work {
             Work::Conv(conv) => conv.weights.len() as u64 * 64,
+            Work::ConvMaps(maps) => maps[0].weights.len() as u64 * 64,
             Work::PlainConv(conv) => conv.weights.len() as u64 * 64,
             _ => 0,
         };
@@ -470,6 +486,36 @@ impl<'g> Builder<'g> {
             scratch_blocks: scratch_per_part * cut.parts,
             cut,
         })
+    }
+}
+
+/// What a layer does to its operands, without what is added to its sums' scale later.
+fn conv_work(
+    layer: &Layer<'_>,
+    algorithm: Algorithm,
+    geometry: ConvGeometry,
+    packed: &Packed,
+    operands: Operands,
+) -> ConvWork {
+    let Operands { input, output, negative, residual } = operands;
+    ConvWork {
+        algorithm,
+        geometry,
+        lanes: packed.lanes.clone(),
+        groups: layer.groups,
+        input,
+        output,
+        negative,
+        residual,
+        scale: None,
+        squeeze: None,
+        residual_scale: packed.residual_scale.clone(),
+        weights: packed.weights.clone(),
+        weights_per_block: packed.per_block,
+        bias: packed.bias.clone(),
+        before: layer.before,
+        after: layer.after,
+        group_channels: packed.group_channels,
     }
 }
 

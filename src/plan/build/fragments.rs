@@ -111,14 +111,13 @@ impl<'g> Builder<'g> {
         })
     }
 
-    /// How many maps have a layer's weights, for one map of the baseline where the network is the dense form of one.
-    pub(super) fn maps_of(&self, node: &Node) -> usize {
-        let [down, across] = self.graph.equivalent_strides.get(&node.output).copied().unwrap_or([1, 1]);
-        (self.uses[node.inputs[1].0] / (down * across)).max(1)
+    /// How many maps a layer's weights are for.
+    pub(super) fn fragments_of(&self, node: &Node) -> usize {
+        self.uses[node.inputs[1].0].max(1)
     }
 
     /// The algorithm of a layer. Layers with the same weights on maps that differ by a pixel at most are fragments of one
-    /// map and take one choice: that of the first, which is the baseline's layer.
+    /// map and take one choice: that of the first, which has the size of the baseline's map.
     pub(super) fn choice_of(&mut self, weights: ValueId, shape: ConvShape) -> Choice {
         let known = self.choices.entry(weights).or_default();
         for (other, choice) in known.iter() {

@@ -9,6 +9,7 @@ use super::place::{Checked, Extent, product};
 use super::{Check, MAX_EXTENT, Validator, ensure, last_index};
 use crate::plan::choose::Algorithm;
 use crate::plan::step::{ConvWork, PlainConvWork, View};
+use crate::run::parallel::Along;
 
 /// Sizes of a convolution that are known to make sense.
 struct Sizes {
@@ -123,6 +124,41 @@ impl Validator<'_> {
         let writes: Vec<Extent> = [Some(target), negative, squeeze, scratch].into_iter().flatten().collect();
         self.apart(&reads, &writes)?;
         Ok(target.size() as u128 * LANES as u128 * taps as u128 * channels as u128)
+    }
+
+    /// One layer on several maps.
+    pub(super) fn conv_maps(&self, maps: &[ConvWork]) -> Check<u128> {
+        let first = maps.first().ok_or("no maps")?;
+        ensure(matches!(self.step.cut.along, Along::Blocks { .. }), "maps that are cut by pixels")?;
+        let (mut operations, mut reads, mut writes) = (0u128, Vec::new(), Vec::new());
+        for conv in maps {
+            let one = ConvWork {
+                geometry: conv.geometry,
+                input: conv.input.clone(),
+                output: conv.output.clone(),
+                residual: conv.residual.clone(),
+                ..first.clone()
+            };
+            ensure(one == *conv, "maps of different layers")?;
+            let serves = matches!(conv.algorithm, Algorithm::Winograd(..)) && conv.groups == 1;
+            ensure(serves, "a layer that takes one map")?;
+            ensure(conv.negative.is_none() && conv.squeeze.is_none(), "a second output of maps")?;
+            operations += self.conv(conv)?;
+            // all images of all maps are read and written at once
+            let batch = conv.output.layout.batch;
+            ensure(batch == first.output.layout.batch, "maps of different batches")?;
+            ensure(
+                conv.output.layout.blocks() == first.output.layout.blocks(),
+                "maps of different channels",
+            )?;
+            for view in [Some(&conv.input), conv.residual.as_ref()].into_iter().flatten() {
+                reads.push(self.read(view, batch)?.whole());
+            }
+            writes.push(self.written(&conv.output)?.whole());
+        }
+        writes.extend(self.scratch()?.1);
+        self.apart(&reads, &writes)?;
+        Ok(operations)
     }
 
     /// Convolutions of one group or groups of whole blocks; gives the channels of a group.

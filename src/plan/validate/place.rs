@@ -28,6 +28,11 @@ impl Extent {
         self.blocks * self.batch
     }
 
+    /// All images, and what lies between them, as one.
+    pub(super) fn whole(self) -> Self {
+        Extent { blocks: (self.batch - 1) * self.stride + self.blocks, stride: 0, batch: 1, ..self }
+    }
+
     /// Images.
     pub(super) fn batch(&self) -> usize {
         self.batch
