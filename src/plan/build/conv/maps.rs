@@ -54,9 +54,9 @@ impl<'g> Builder<'g> {
         }
     }
 
-    /// Whether the blocks of a value are there before the node at `here`.
+    /// Whether a value is computed before the node at `here`.
     fn is_there(&self, id: ValueId, here: usize) -> bool {
-        self.blocked[id.0].is_some() && self.producers.get(&id).is_none_or(|&producer| producer < here)
+        self.producers.get(&id).is_none_or(|&producer| producer < here)
     }
 
     pub(super) fn conv_maps(
