@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use sinew::graph::{Graph, Op, Pads, PoolKind};
 use sinew::onnx::{Attribute, Builder, ImportOptions, Imported, Limits, export, import};
 use sinew::{DType, Data, Error, Result, Tensor};
+use sinew_kernels::activation::Activation;
 
 use reference::{Exact, evaluate};
 
@@ -885,6 +886,47 @@ fn sample() -> Vec<u8> {
     model.node("soft", "Softmax", &["g"], &["y"], &[("axis", (-1).into())]);
     model.output("y", DType::F32, [1usize, 3]);
     model.encode()
+}
+
+/// Two inputs of which one is an output as it is: its name stands on both sides of the file, now and when it is written.
+#[test]
+fn an_input_that_is_an_output_keeps_its_name() -> Result<()> {
+    let mut model = Builder::new("through");
+    model.opset(17).input("x0", DType::F32, [2usize, 3]);
+    model.input("x1", DType::F32, [2usize, 3]);
+    model.node("neg", "Neg", &["x0"], &["y"], &[]);
+    model.node("same", "Identity", &["x1"], &["copy"], &[]);
+    for output in ["x0", "y", "copy"] {
+        model.output(output, DType::F32, [2usize, 3]);
+    }
+    let names = |graph: &Graph| -> [Vec<String>; 2] {
+        [&graph.inputs, &graph.outputs]
+            .map(|ids| ids.iter().map(|&id| graph.value(id).name.clone()).collect())
+    };
+    let graph = import(&model.encode(), &ImportOptions::default())?.graph;
+    assert_eq!(names(&graph), [vec!["x0", "x1"], vec!["x0", "y", "copy"]]);
+    let again = import(&export(&graph)?, &ImportOptions::default())?.graph;
+    assert_eq!(names(&again), names(&graph));
+    let x = |sign: f64| Exact::new(vec![2, 3], (0..6).map(|i| sign * f64::from(i)).collect());
+    let [x0, x1] = [x(1.0), x(-0.5)];
+    let y = evaluate(&again, &[x0.clone(), x1.clone()]);
+    assert_eq!([&y[0].values, &y[2].values], [&x0.values, &x1.values]);
+    Ok(())
+}
+
+/// A graph can give two values one name, a file cannot.
+#[test]
+fn an_output_with_the_name_of_another_value_is_refused() -> Result<()> {
+    let mut graph = Graph::default();
+    let x = graph.add_value("x".to_owned(), vec![2, 3], DType::F32);
+    graph.inputs.push(x);
+    let y = graph.add_node("relu".to_owned(), Op::Unary(Activation::Relu), vec![x])?;
+    graph.values[y.0].name = "x".to_owned();
+    graph.outputs.push(y);
+    graph.check()?;
+    let error = export(&graph).map(drop).map_err(|error| error.to_string());
+    assert!(error.as_ref().is_err_and(|text| text.contains("\"x\": is the name of an input")), "{error:?}");
+    Ok(())
 }
 
 const SMALL: Limits = Limits { bytes: 1 << 20, nodes: 100, dims: 6, elements: 1 << 16, macs: 1 << 24 };
