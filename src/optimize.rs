@@ -31,6 +31,17 @@ pub struct Pass {
     run: fn(&mut Graph) -> usize,
 }
 
+/// A block that a pass rewrites, found in a graph as imported, or a place that looks like one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The block's name in reports.
+    pub what: &'static str,
+    /// Its last node.
+    pub node: String,
+    /// Why it is none; nothing where it is one.
+    pub missed: Option<String>,
+}
+
 /// All passes, in the order in which they run.
 pub const PASSES: [Pass; 12] = [
     Pass {

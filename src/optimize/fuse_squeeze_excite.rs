@@ -8,21 +8,12 @@ mod gate;
 
 use sinew_kernels::activation::Activation;
 
+use super::Found;
 use crate::graph::{BinaryOp, Excite, Graph, Node, Op, ValueId};
 use crate::tensor::Tensor;
 
-/// A block that was found, or a place that looks like one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
-    /// `squeeze_excite`, or `aggregate_excite` where dense layers stand side by side.
-    pub what: &'static str,
-    /// The node that scales the map.
-    pub node: String,
-    /// Why it is none; nothing where it is one.
-    pub missed: Option<String>,
-}
-
-/// The squeeze-and-excitation blocks of a graph as imported, and what is nearly one.
+/// The squeeze-and-excitation blocks of a graph as imported, and what is nearly one: `squeeze_excite`, or
+/// `aggregate_excite` where dense layers stand side by side.
 pub fn found(graph: &Graph) -> Vec<Found> {
     let mut graph = graph.clone();
     super::fold_batch_norm::run(&mut graph);
