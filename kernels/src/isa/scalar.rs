@@ -202,7 +202,6 @@ use crate::conv::tiling::{Taps, tiles};
             pool_scalar(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::pool;
             maxmin_pool_scalar(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::maxmin_pool;
             global_pool_scalar(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
-            squeeze_scalar(width: usize, rows: &[Block], sum: &mut Block) = pool::squeeze;
             grouped_tile_scalar[M](row: &GroupedRow<'_>, first: usize, at: usize, out: &mut [&mut [Block]]) = grouped::tile::<_, M>;
         }
 
@@ -297,7 +296,6 @@ use crate::conv::tiling::{Taps, tiles};
                 pool: kernel!(pool_scalar),
                 maxmin_pool: kernel!(maxmin_pool_scalar),
                 global_pool: kernel!(global_pool_scalar),
-                squeeze: kernel!(squeeze_scalar),
             }
         }
     };
