@@ -4,6 +4,7 @@
 //! step. Concatenation and MaxMin write nothing twice: their inputs' producers write into the result's place.
 
 mod conv;
+mod cut;
 mod excite;
 mod fragments;
 mod max_min;
@@ -22,7 +23,6 @@ use super::weights::Weights;
 use super::{Io, Plan, PlanOptions, Port};
 use crate::error::{Error, Result};
 use crate::graph::{Excite, Graph, Node, Op, PoolKind, ValueId};
-use crate::run::parallel::{Along, Cut};
 use crate::tensor::DType;
 
 pub(super) fn build(graph: &Graph, options: &PlanOptions) -> Result<Plan> {
@@ -405,7 +405,7 @@ impl<'g> Builder<'g> {
     /// Adds a step on one thread, or on all where it moves enough bytes.
     fn push(&mut self, name: String, work: Work, why: &str) -> Result<()> {
         let bytes = work.bytes();
-        let cut = self.cut_bytes(bytes, work.output_layout());
+        let (cut, scratch_blocks) = self.cut(&work, bytes);
         let (op, algorithm) = (work.verb(), work.verb());
         self.push_step(Step {
             name,
@@ -417,7 +417,7 @@ impl<'g> Builder<'g> {
             buffers: work.buffers(),
             work,
             scratch: None,
-            scratch_blocks: 0,
+            scratch_blocks,
             cut,
         })
     }
@@ -436,18 +436,6 @@ impl<'g> Builder<'g> {
         }
         self.steps.push(step);
         Ok(())
-    }
-
-    /// Parts for a step that is bound by memory: worth another thread from 256 KB on, whose 10 us are several times
-    /// what it costs to hand work over.
-    fn cut_bytes(&self, bytes: u64, layout: Option<&Blocked>) -> Cut {
-        const PER_PART: u64 = 256 << 10;
-        let Some(layout) = layout else { return Cut::WHOLE };
-        let parts = self.options.threads.min((bytes / PER_PART) as usize).max(1);
-        if layout.blocks() >= parts {
-            return Cut { parts, along: Along::Blocks { unit: 1 } };
-        }
-        Cut { parts, along: Along::Pixels { unit: layout.width.max(1) } }
     }
 
     fn node(&mut self, node: &'g Node) -> Result<()> {

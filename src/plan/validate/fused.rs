@@ -103,7 +103,7 @@ impl Validator<'_> {
     }
 
     /// As [`Checked::apart`], with the step's scratch among what is written.
-    fn apart_with_scratch(&self, reads: &[Extent], writes: &[Extent]) -> Check {
+    pub(super) fn apart_with_scratch(&self, reads: &[Extent], writes: &[Extent]) -> Check {
         let (_, scratch) = self.scratch()?;
         let writes: Vec<Extent> = writes.iter().copied().chain(scratch).collect();
         self.apart(reads, &writes)
