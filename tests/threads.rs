@@ -6,7 +6,7 @@ mod numbers;
 use std::sync::Arc;
 
 use numbers::Numbers;
-use sinew::graph::{Graph, MaxMinOrder, Op, PoolKind, ValueId};
+use sinew::graph::{BinaryOp, Graph, MaxMinOrder, Op, PoolKind, ValueId};
 use sinew::plan::{Io, PlanOptions};
 use sinew::{DType, Data, Isa, Model, Options, Session, SessionOptions, Tensor};
 use sinew_kernels::activation::Activation;
@@ -163,4 +163,37 @@ fn elements_in_rows() {
         vec![node(graph, pad, x)]
     });
     check(&padded, &["copy"], &image(&[SHAPE[0], SHAPE[1], SHAPE[2] * SHAPE[3]]));
+}
+
+/// Bytes that are only packed are read where they are; where something else takes them as numbers they are converted.
+#[test]
+fn bytes() {
+    let shape = [2, 40, 89, 61];
+    let count: usize = shape.iter().product();
+    let data: Vec<u8> = (0..count).map(|i| (i * 31 % 251) as u8).collect();
+    let floats = Tensor::f32(shape, data.iter().map(|&x| f32::from(x)).collect()).expect("it fits");
+    let bytes = Tensor::new(shape.to_vec(), Data::U8(data)).expect("it fits");
+    let scaled = |graph: &mut Graph, x: ValueId| {
+        let mean = graph.add_constant("mean", Numbers(2).tensor(&[1, 40, 1, 1]));
+        graph.add_node("scaled", Op::Binary(BinaryOp::Sub), vec![x, mean]).expect("it fits")
+    };
+    let packed = |dtype| graph(&shape, dtype, |graph, x| vec![scaled(graph, x)]);
+    let (_, steps) = run(&packed(DType::U8), PlanOptions::default(), Isa::Scalar, &bytes);
+    assert!(!steps.iter().any(|step| step == "convert"), "{steps:?}");
+    let plan = |dtype| {
+        let model = Model::new(packed(dtype), &Options::default()).expect("a checked graph is planned");
+        model.plan().arena_bytes()
+    };
+    assert_eq!(plan(DType::U8), plan(DType::F32), "no plane of converted numbers is stored");
+    let want = check(&packed(DType::F32), &["pack"], &floats);
+    assert!(check(&packed(DType::U8), &["pack"], &bytes) == want);
+
+    let both = |dtype| {
+        graph(&shape, dtype, |graph, x| {
+            let turned = node(graph, Op::Transpose { permutation: vec![3, 2, 1, 0] }, x);
+            vec![scaled(graph, x), turned]
+        })
+    };
+    let want = check(&both(DType::F32), &["pack", "copy"], &floats);
+    assert!(check(&both(DType::U8), &["convert", "pack", "copy"], &bytes) == want);
 }

@@ -3,6 +3,7 @@
 //! A value exists in blocks, plain, or both; whichever a step needs is made where it is first needed, by a visible
 //! step. Concatenation and MaxMin write nothing twice: their inputs' producers write into the result's place.
 
+mod bytes;
 mod conv;
 mod cut;
 mod excite;
@@ -578,7 +579,8 @@ impl<'g> Builder<'g> {
 
     // ---- finishing ----
 
-    fn finish(self, edge_out: Vec<Step>) -> Result<Plan> {
+    fn finish(mut self, edge_out: Vec<Step>) -> Result<Plan> {
+        self.pack_bytes();
         let lifetimes: Vec<Lifetime> = self
             .buffers
             .iter()

@@ -87,7 +87,7 @@ impl Validator<'_> {
             }
             Work::Pack { from, strides, to, lanes } => {
                 let target = self.written(to)?;
-                self.plain_read(from)?;
+                self.packed(from)?;
                 self.edge(*strides, &to.layout, lanes, from)?;
                 self.apart(&[self.plain_blocks(from)?], &[target])?;
                 Ok(target.size() as u128 * 16)

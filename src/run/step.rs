@@ -136,20 +136,23 @@ impl Run<'_, '_, '_> {
         };
         for index in 0..to.layout.batch {
             let ([source], [out]) = views(self.arena, [in_arena.clone()], [image(plan, to, index)]);
-            let source: &[f32] = match from.place {
-                PlainPlace::Arena(_) => bytemuck::cast_slice(source),
+            let skip = index * strides[0];
+            let input = match from.place {
+                PlainPlace::Arena(_) => layout::PlainInput::F32(&bytemuck::cast_slice(source)[skip..]),
                 PlainPlace::Weights(at) => {
-                    bytemuck::cast_slice(&plan.weights[at..at + from.len.div_ceil(LANES)])
+                    let constants = &plan.weights[at..at + from.len.div_ceil(LANES)];
+                    layout::PlainInput::F32(&bytemuck::cast_slice(constants)[skip..])
                 }
-                PlainPlace::Input(input) => f32_input(&self.inputs[input]),
+                PlainPlace::Input(input) => match &self.inputs[input] {
+                    Input::U8(data) => layout::PlainInput::U8(&data[skip..]),
+                    input => layout::PlainInput::F32(&f32_input(input)[skip..]),
+                },
                 PlainPlace::Output(_) => unreachable!("outputs are only written"),
             };
-            let source = &source[index * strides[0]..];
             for_each_part(step.cut, out, to.layout.pixels(), &mut [], &|part, out, _| {
                 let lanes = &lanes[part.first_block..];
                 let first_channel = lanes_before(&to.layout, part.first_block);
                 let strides = [strides[1], strides[2], strides[3]];
-                let input = layout::PlainInput::F32(source);
                 let args = layout::PackArgs { input, strides, width: to.layout.width, first_channel, lanes };
                 (kernels.pack.run)(&args, part.pixels, out);
             });
