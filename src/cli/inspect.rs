@@ -9,7 +9,7 @@ use sinew::Error;
 use sinew::error::Unsupported;
 use sinew::graph::{Graph, ValueId};
 use sinew::onnx::{Imported, Missed, Recovered};
-use sinew::optimize::{fuse_squeeze_excite, stack_streams};
+use sinew::optimize::{fuse_spatial_excite, fuse_squeeze_excite, stack_streams};
 
 use super::load::{ShapeArguments, import_bytes, read_model};
 use super::table::Table;
@@ -52,7 +52,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<Report> {
 
 /// Blocks that passes put together are only looked for here.
 fn add_blocks(Imported { graph, recovery, .. }: &mut Imported) {
-    for found in fuse_squeeze_excite::found(graph).into_iter().chain(stack_streams::found(graph)) {
+    let found =
+        [fuse_squeeze_excite::found(graph), fuse_spatial_excite::found(graph), stack_streams::found(graph)];
+    for found in found.into_iter().flatten() {
         let (what, node) = (found.what, found.node);
         match found.missed {
             None => recovery.recovered.push(Recovered { what, node }),

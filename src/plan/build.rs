@@ -120,7 +120,9 @@ impl<'g> Builder<'g> {
                 }
                 Op::PoolFragment { .. } | Op::Interleave { .. } => of(node.inputs[0]),
                 Op::Slice { .. } if fragments::takes_pixels(graph, node) => of(node.inputs[0]),
-                Op::Unary(_) | Op::PRelu | Op::Excite(Excite::Scale { .. }) => of(node.inputs[0]),
+                Op::Unary(_) | Op::PRelu | Op::Excite(Excite::Scale { .. } | Excite::Concurrent { .. }) => {
+                    of(node.inputs[0])
+                }
                 Op::Conv(_) if self.is_depthwise(node) => of(node.inputs[0]),
                 Op::ConvMaxMin { .. } if self.is_depthwise(node) => {
                     [of(node.inputs[0]), of(node.inputs[0])].concat()

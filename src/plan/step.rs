@@ -356,6 +356,27 @@ pub(crate) enum Work {
         output: usize,
         extents: [usize; 3],
     },
+    /// `x * scale + x * spatial`, or the larger product: one number per channel and one per pixel.
+    Concurrent {
+        larger: bool,
+        input: View,
+        scale: View,
+        spatial: View,
+        output: View,
+    },
+}
+
+/// How an unpacking step can be shared out: by blocks where a channel's plane lies in one piece, by rows where a row's
+/// channels do.
+pub(crate) fn unpacked_in_runs(layout: &Blocked, [_, channel, row, pixel]: [usize; 4]) -> Option<Along> {
+    let across = (layout.width - 1) * pixel;
+    if (layout.height - 1) * row + across < channel {
+        Some(Along::Blocks { unit: 1 })
+    } else if (layout.channels() - 1) * channel + across < row {
+        Some(Along::Pixels { unit: layout.width })
+    } else {
+        None
+    }
 }
 
 impl Work {
@@ -406,6 +427,7 @@ impl Work {
             Work::Softmax { .. } => "softmax",
             Work::Lrn { .. } => "lrn",
             Work::ArgMax { .. } => "argmax",
+            Work::Concurrent { .. } => "scale-both",
         }
     }
 
@@ -444,6 +466,7 @@ impl Work {
             Work::MaxMin { input, positive, negative }
             | Work::MaxMinPool { input, positive, negative, .. } => vec![input, positive, negative],
             Work::PoolFragments { input, parts, .. } => [input].into_iter().chain(parts).collect(),
+            Work::Concurrent { input, scale, spatial, output, .. } => vec![input, scale, spatial, output],
         }
     }
 

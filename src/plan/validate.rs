@@ -140,6 +140,9 @@ impl Validator<'_> {
             Work::Scale { input, scale, residual, after: _, output } => {
                 self.scale(input, scale, residual.as_ref(), output)
             }
+            Work::Concurrent { larger: _, input, scale, spatial, output } => {
+                self.concurrent(input, [scale, spatial], output)
+            }
             Work::GlobalPool { kind: _, input, output } => {
                 let (source, target) = self.pair(input, output)?;
                 ensure(input.layout.blocks() == output.layout.blocks(), "other channels")?;

@@ -102,6 +102,9 @@ impl Run<'_, '_, '_> {
             Work::Lrn { lanes, input, output, size, alpha, beta, bias } => {
                 self.lrn(step, lanes, [input, output], (*size, *alpha, *beta, *bias));
             }
+            Work::Concurrent { larger, input, scale, spatial, output } => {
+                self.concurrent(step, *larger, [input, scale, spatial], output);
+            }
             Work::ArgMax { from, output, extents } => self.arg_max(*from, *output, *extents),
         }
     }
