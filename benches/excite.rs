@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use sinew::onnx::{ImportOptions, import, recover};
+use sinew::onnx::{ImportOptions, import};
 use sinew::run::outputs_of;
 use sinew::{Input, Model, Options, Session, SessionOptions, Tensor};
 
@@ -27,8 +27,7 @@ struct Variant {
 }
 
 fn variants(path: &str) -> Result<Vec<Variant>, Box<dyn std::error::Error>> {
-    let mut graph = import(&std::fs::read(path)?, &ImportOptions::default())?.graph;
-    recover(&mut graph, &[])?;
+    let graph = import(&std::fs::read(path)?, &ImportOptions::default())?.graph;
     let shape = graph.shape(graph.inputs[0]);
     let input: Vec<f32> =
         (0..shape.iter().product()).map(|i: usize| (i % 251) as f32 / 125.0 - 1.0).collect();

@@ -11,4 +11,4 @@ pub mod recover;
 pub use build::{Attribute, Builder, Extent};
 pub use export::export;
 pub use import::{ImportOptions, Imported, Limits, import, read_tensor};
-pub use recover::{Missed, Recovered, Recovery, recover};
+pub use recover::{Missed, Recovered, Recovery};

@@ -10,6 +10,7 @@ mod fold_batch_norm;
 mod fold_pad;
 mod fuse_epilogue;
 mod fuse_max_min;
+pub mod fuse_spatial_excite;
 pub mod fuse_squeeze_excite;
 mod gate_first;
 mod remove_identity;
@@ -31,8 +32,19 @@ pub struct Pass {
     run: fn(&mut Graph) -> usize,
 }
 
+/// A block that a pass rewrites, found in a graph as imported, or a place that looks like one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The block's name in reports.
+    pub what: &'static str,
+    /// Its last node.
+    pub node: String,
+    /// Why it is none; nothing where it is one.
+    pub missed: Option<String>,
+}
+
 /// All passes, in the order in which they run.
-pub const PASSES: [Pass; 12] = [
+pub const PASSES: [Pass; 13] = [
     Pass {
         name: "remove_identity",
         identity: "x = x; a reshape of a reshape is the last one",
@@ -56,6 +68,13 @@ pub const PASSES: [Pass; 12] = [
         identity: "s * (w x + b) + t = (s w) x + (s b + t)",
         bitwise: false,
         run: fold_batch_norm::run,
+    },
+    Pass {
+        name: "fuse_spatial_excite",
+        identity: "s u + q u and max(s u, q u), gates of channels and of pixels, in one pass over u",
+        // The nodes' own bits; but `fuse_squeeze_excite` would save a rounding of the sum.
+        bitwise: false,
+        run: fuse_spatial_excite::run,
     },
     Pass {
         name: "fuse_squeeze_excite",

@@ -3,6 +3,7 @@
 //! A [`Session`] is a model and an arena, used by one thread at a time. On one thread `run` makes no allocation, takes
 //! no lock, makes no system call and does not spin, from the first run on.
 
+mod across;
 pub mod arena;
 mod borrow;
 mod excite;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use sinew::onnx::{ImportOptions, import, recover};
+use sinew::onnx::{ImportOptions, import};
 use sinew::plan::file::LoadOptions;
 use sinew::preprocess::{Pixels, Preprocess};
 use sinew::{Data, Model, Options, Session, SessionOptions, Tensor};
@@ -121,8 +121,7 @@ fn small() -> PathBuf {
 
 fn load(onnx: &Path) -> Arc<Model> {
     let bytes = std::fs::read(onnx).expect("a model file");
-    let mut graph = import(&bytes, &ImportOptions::default()).expect("a supported model").graph;
-    recover(&mut graph, &[]).expect("no forms are named");
+    let graph = import(&bytes, &ImportOptions::default()).expect("a supported model").graph;
     Arc::new(Model::new(graph, &Options::default()).expect("a checked graph"))
 }
 

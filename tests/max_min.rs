@@ -1,29 +1,15 @@
 //! MaxMin in a convolution's epilogue and in front of a pool: the same bits as its own step, on every instruction set.
 
+#[path = "support/numbers.rs"]
+mod numbers;
+
 use std::sync::Arc;
 
+use numbers::Numbers;
 use sinew::graph::{Conv, Graph, MaxMinOrder, Op, Pads, Pool, PoolKind};
 use sinew::plan::{Family, PlanOptions, Winograd};
 use sinew::{DType, Isa, Model, Options, Session, SessionOptions, Tensor};
 use sinew_kernels::activation::Activation;
-
-/// SplitMix64, as numbers in -1..1 that sums round.
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self) -> f32 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 40) as f32 / (1 << 23) as f32 - 1.0
-    }
-
-    fn tensor(&mut self, shape: &[usize]) -> Tensor {
-        let values = (0..shape.iter().product()).map(|_| self.next()).collect();
-        Tensor::f32(shape, values).expect("as many numbers as the shape holds")
-    }
-}
 
 /// A convolution, MaxMin and perhaps a pool.
 #[derive(Clone, Debug)]

@@ -9,8 +9,15 @@ use proptest::prelude::*;
 use sinew::graph::{Graph, Op, Pads, PoolKind};
 use sinew::onnx::{Attribute, Builder, ImportOptions, Imported, Limits, export, import};
 use sinew::{DType, Data, Error, Result, Tensor};
+use sinew_kernels::activation::Activation;
 
 use reference::{Exact, evaluate};
+
+/// Options with every form left as the file has it.
+fn as_written() -> ImportOptions {
+    let left_out = sinew::onnx::recover::FORMS.iter().map(|form| form.name.to_owned()).collect();
+    ImportOptions { left_out, ..ImportOptions::default() }
+}
 
 /// A node under test: its input `x`, further inputs as initializers, its attributes.
 struct Case<'a> {
@@ -69,9 +76,9 @@ impl<'a> Case<'a> {
         for output in &outputs {
             model.output(output, DType::F32, [""; 0]);
         }
-        let graph = import(&model.encode(), &ImportOptions::default())?.graph;
+        let graph = import(&model.encode(), &as_written())?.graph;
         // Whatever is read can be written and read again.
-        let again = import(&export(&graph)?, &ImportOptions::default())?.graph;
+        let again = import(&export(&graph)?, &as_written())?.graph;
         assert_eq!(
             again.shape(again.outputs[0]),
             graph.shape(graph.outputs[0]),
@@ -451,7 +458,7 @@ fn arg_max_is_an_output_only() -> Result<()> {
 }
 
 fn unsupported(bytes: &[u8]) -> Vec<String> {
-    match import(bytes, &ImportOptions::default()) {
+    match import(bytes, &as_written()) {
         Err(Error::Unsupported(list)) => {
             list.iter().map(|n| format!("{} {}: {}", n.op, n.node, n.reason)).collect()
         }
@@ -491,8 +498,7 @@ fn everything_unsupported_is_listed_at_once() {
         "Add unpool: output 1 of MaxPool \"pool\" is not computed",
     ];
     assert_eq!(unsupported(&model.encode()), expected);
-    let message =
-        import(&model.encode(), &ImportOptions::default()).map(drop).map_err(|error| error.to_string());
+    let message = import(&model.encode(), &as_written()).map(drop).map_err(|error| error.to_string());
     assert!(message.is_err_and(|message| {
         message.starts_with("8 unsupported nodes: input \"h\" (element type float16); ")
     }));
@@ -507,7 +513,7 @@ fn outputs_that_nobody_reads_are_no_matter() -> Result<()> {
     model.node("unused", "Exp", &["b"], &["c"], &[]);
     model.node("same", "Identity", &["b"], &["y"], &[]);
     model.output("y", DType::F32, [1, 2, 3, 3]);
-    let graph = import(&model.encode(), &ImportOptions::default())?.graph;
+    let graph = import(&model.encode(), &as_written())?.graph;
     assert_eq!(graph.nodes.len(), 1);
     assert_eq!(graph.value(graph.outputs[0]).name, "y");
     Ok(())
@@ -524,7 +530,7 @@ fn outputs_have_nodes_and_names_of_their_own() -> Result<()> {
     for (name, extent) in [("a", 2usize), ("t", 2), ("b", 2), ("k", 3)] {
         model.output(name, DType::F32, [extent]);
     }
-    let graph = import(&model.encode(), &ImportOptions::default())?.graph;
+    let graph = import(&model.encode(), &as_written())?.graph;
     let names: Vec<&str> = graph.outputs.iter().map(|&id| graph.value(id).name.as_str()).collect();
     assert_eq!(names, ["a", "t", "b", "k"]);
     assert!(graph.outputs.iter().all(|&id| graph.producer(id).is_some()));
@@ -533,7 +539,7 @@ fn outputs_have_nodes_and_names_of_their_own() -> Result<()> {
 
 fn with_shapes(bytes: &[u8], shapes: &[(&str, &[usize])]) -> Result<Imported> {
     let shapes = shapes.iter().map(|(name, shape)| ((*name).to_owned(), shape.to_vec())).collect();
-    import(bytes, &ImportOptions { shapes, ..ImportOptions::default() })
+    import(bytes, &ImportOptions { shapes, ..as_written() })
 }
 
 fn dynamic(shape: &[&str]) -> Vec<u8> {
@@ -611,7 +617,7 @@ fn elements_of_other_types() -> Result<()> {
     model.node("", "Add", &["a", "bfloat"], &["b"], &[]);
     model.node("", "Add", &["b", "double"], &["y"], &[]);
     model.output("y", DType::F32, [2]);
-    let imported = import(&model.encode(), &ImportOptions::default())?;
+    let imported = import(&model.encode(), &as_written())?;
     let constant = |at: usize| imported.graph.constant(imported.graph.nodes[at].inputs[1]);
     assert_eq!(constant(0), Some([1.0, 0.333_251_95].as_slice()));
     assert_eq!(constant(1), Some([1.0, -3.140_625].as_slice()));
@@ -642,7 +648,7 @@ fn integer_inputs_enter_as_floats() -> Result<()> {
             model.output("y", DType::F32, [1, 2]);
             model.encode()
         };
-        let graph = import(&build(true), &ImportOptions::default())?.graph;
+        let graph = import(&build(true), &as_written())?.graph;
         assert_eq!((graph.nodes.len(), graph.value(graph.inputs[0]).dtype), (1, dtype));
         assert_eq!(unsupported(&build(false)), ["Relu relu: operand \"f\" holds integers"], "{name}");
     }
@@ -667,7 +673,7 @@ fn shapes_are_computed_while_importing() -> Result<()> {
     model.node("", "Transpose", &["a"], &["b"], &[("perm", [0, 2, 1, 3, 4].into())]);
     model.node("", "Reshape", &["b", "s"], &["y"], &[]);
     model.output("y", DType::F32, [1, 6, 2, 2]);
-    let graph = import(&model.encode(), &ImportOptions::default())?.graph;
+    let graph = import(&model.encode(), &as_written())?.graph;
     let operators: Vec<&str> = graph.nodes.iter().map(|node| node.op.name()).collect();
     assert_eq!(operators, ["Reshape", "Transpose", "Reshape"]);
     let x = Exact::new(vec![1, 6, 2, 2], (0..24).map(f64::from).collect());
@@ -688,7 +694,7 @@ fn constants_are_folded_where_that_is_exact() -> Result<()> {
     model.node("", "Neg", &["r"], &["n"], &[]);
     model.node("", "Mul", &["x", "n"], &["y"], &[]);
     model.output("y", DType::F32, [2]);
-    let graph = import(&model.encode(), &ImportOptions::default())?.graph;
+    let graph = import(&model.encode(), &as_written())?.graph;
     assert_eq!(graph.nodes.len(), 1);
     assert_eq!(graph.constant(graph.nodes[0].inputs[1]), Some([-1.0, -1.0 / 1.5].as_slice()));
     Ok(())
@@ -702,10 +708,7 @@ fn names_that_contradict_each_other() {
         model.input("x", DType::F32, [2]);
         build(&mut model);
         model.output("y", DType::F32, [2]);
-        import(&model.encode(), &ImportOptions::default())
-            .map(drop)
-            .map_err(|error| error.to_string())
-            .unwrap_err()
+        import(&model.encode(), &as_written()).map(drop).map_err(|error| error.to_string()).unwrap_err()
     };
     let reversed = message(&|model| {
         relu(model, "t", "y");
@@ -747,7 +750,7 @@ fn initializers_that_are_inputs_too_are_constants() -> Result<()> {
     model.constant("w", &filled(&[1, 4, 1, 1]));
     model.node("", "Conv", &["x", "w"], &["y"], &[]);
     model.output("y", DType::F32, [2, 1, 6, 5]);
-    let graph = import(&model.encode(), &ImportOptions::default())?.graph;
+    let graph = import(&model.encode(), &as_written())?.graph;
     assert_eq!(graph.inputs.len(), 1);
     Ok(())
 }
@@ -759,10 +762,7 @@ fn elements_that_are_missing_or_elsewhere() {
         model.input("x", DType::F32, [2]);
         build(&mut model);
         model.output("x", DType::F32, [2]);
-        import(&model.encode(), &ImportOptions::default())
-            .map(drop)
-            .map_err(|error| error.to_string())
-            .unwrap_err()
+        import(&model.encode(), &as_written()).map(drop).map_err(|error| error.to_string()).unwrap_err()
     };
     assert_eq!(
         message(&|model| model.external_constant("w", &[3])),
@@ -789,7 +789,7 @@ fn limits_hold_before_anything_is_allocated() {
     let found = |build: &dyn Fn(&mut Builder), limits: Limits| {
         let mut model = Builder::new("limits");
         build(&mut model);
-        match import(&model.encode(), &ImportOptions { limits, ..ImportOptions::default() }) {
+        match import(&model.encode(), &ImportOptions { limits, ..as_written() }) {
             Err(Error::TooLarge { what, found, limit }) => format!("{what}: {found} > {limit}"),
             other => panic!("{other:?}"),
         }
@@ -840,8 +840,7 @@ fn limits_hold_before_anything_is_allocated() {
 
 #[test]
 fn other_files() {
-    let message =
-        |bytes: &[u8]| import(bytes, &ImportOptions::default()).map(drop).map_err(|error| error.to_string());
+    let message = |bytes: &[u8]| import(bytes, &as_written()).map(drop).map_err(|error| error.to_string());
     let no_opset = "ONNX model: it names no version of the ONNX operator set; is it an ONNX file?";
     assert_eq!(message(b""), Err(no_opset.to_owned()));
     assert!(message(b"\x89PNG\r\n\x1a\n").is_err());
@@ -856,7 +855,7 @@ fn other_files() {
     let mut new = Builder::new("new");
     new.opset(1000).input("x", DType::F32, [1]);
     new.output("x", DType::F32, [1]);
-    let imported = import(&new.encode(), &ImportOptions::default());
+    let imported = import(&new.encode(), &as_written());
     assert!(imported.is_ok_and(|imported| imported.notices[0].contains("operator set 1000 is newer")));
 }
 
@@ -887,12 +886,53 @@ fn sample() -> Vec<u8> {
     model.encode()
 }
 
+/// Two inputs of which one is an output as it is: its name stands on both sides of the file, now and when it is written.
+#[test]
+fn an_input_that_is_an_output_keeps_its_name() -> Result<()> {
+    let mut model = Builder::new("through");
+    model.opset(17).input("x0", DType::F32, [2usize, 3]);
+    model.input("x1", DType::F32, [2usize, 3]);
+    model.node("neg", "Neg", &["x0"], &["y"], &[]);
+    model.node("same", "Identity", &["x1"], &["copy"], &[]);
+    for output in ["x0", "y", "copy"] {
+        model.output(output, DType::F32, [2usize, 3]);
+    }
+    let names = |graph: &Graph| -> [Vec<String>; 2] {
+        [&graph.inputs, &graph.outputs]
+            .map(|ids| ids.iter().map(|&id| graph.value(id).name.clone()).collect())
+    };
+    let graph = import(&model.encode(), &as_written())?.graph;
+    assert_eq!(names(&graph), [vec!["x0", "x1"], vec!["x0", "y", "copy"]]);
+    let again = import(&export(&graph)?, &as_written())?.graph;
+    assert_eq!(names(&again), names(&graph));
+    let x = |sign: f64| Exact::new(vec![2, 3], (0..6).map(|i| sign * f64::from(i)).collect());
+    let [x0, x1] = [x(1.0), x(-0.5)];
+    let y = evaluate(&again, &[x0.clone(), x1.clone()]);
+    assert_eq!([&y[0].values, &y[2].values], [&x0.values, &x1.values]);
+    Ok(())
+}
+
+/// A graph can give two values one name, a file cannot.
+#[test]
+fn an_output_with_the_name_of_another_value_is_refused() -> Result<()> {
+    let mut graph = Graph::default();
+    let x = graph.add_value("x".to_owned(), vec![2, 3], DType::F32);
+    graph.inputs.push(x);
+    let y = graph.add_node("relu".to_owned(), Op::Unary(Activation::Relu), vec![x])?;
+    graph.values[y.0].name = "x".to_owned();
+    graph.outputs.push(y);
+    graph.check()?;
+    let error = export(&graph).map(drop).map_err(|error| error.to_string());
+    assert!(error.as_ref().is_err_and(|text| text.contains("\"x\": is the name of an input")), "{error:?}");
+    Ok(())
+}
+
 const SMALL: Limits = Limits { bytes: 1 << 20, nodes: 100, dims: 6, elements: 1 << 16, macs: 1 << 24 };
 
 #[test]
 fn every_prefix_of_a_file_is_refused() -> Result<()> {
     let bytes = sample();
-    let options = ImportOptions { limits: SMALL, ..ImportOptions::default() };
+    let options = ImportOptions { limits: SMALL, ..as_written() };
     import(&bytes, &options)?;
     for end in 0..bytes.len() {
         assert!(import(&bytes[..end], &options).is_err(), "{end} of {} bytes", bytes.len());
@@ -908,11 +948,11 @@ proptest! {
             let at = at.index(bytes.len());
             bytes[at] = byte;
         }
-        let options = ImportOptions { limits: SMALL, ..ImportOptions::default() };
-        if let Ok(mut imported) = import(&bytes, &options) {
+        let options = ImportOptions { limits: SMALL, ..as_written() };
+        if let Ok(imported) = import(&bytes, &options) {
             prop_assert!(imported.graph.check().is_ok());
-            prop_assert!(sinew::onnx::recover(&mut imported.graph, &[]).is_ok());
-            prop_assert!(imported.graph.check().is_ok());
+            let together = import(&bytes, &ImportOptions { left_out: Vec::new(), ..options });
+            prop_assert!(together.is_ok_and(|imported| imported.graph.check().is_ok()));
             prop_assert!(export(&imported.graph).is_ok());
         }
     }
@@ -923,9 +963,8 @@ proptest! {
 fn the_demo_network() -> Result<()> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/zoo/demo/demo.onnx");
     let bytes = std::fs::read(path).map_err(|source| Error::File { path: path.into(), source })?;
-    let Imported { mut graph, notices, .. } = import(&bytes, &ImportOptions::default())?;
+    let Imported { graph, notices, .. } = import(&bytes, &ImportOptions::default())?;
     assert!(notices.iter().all(|notice| notice.contains("batch 1 is assumed")), "{notices:?}");
-    sinew::onnx::recover(&mut graph, &[])?;
     graph.check()?;
     assert_eq!(graph.macs(), 8_471_936);
     assert!(graph.nodes.iter().any(|node| node.op == Op::GlobalPool(PoolKind::Average)));

@@ -44,6 +44,19 @@ pub struct ConvGeometry {
 }
 
 impl ConvGeometry {
+    /// A 1x1 convolution of one pixel: a dense layer.
+    pub const ONE_PIXEL: Self = Self {
+        in_height: 1,
+        in_width: 1,
+        out_height: 1,
+        out_width: 1,
+        kernel: [1, 1],
+        stride: [1, 1],
+        dilation: [1, 1],
+        pad_top: 0,
+        pad_left: 0,
+    };
+
     /// Pixels of the output.
     pub fn out_pixels(&self) -> usize {
         self.out_height * self.out_width

@@ -27,7 +27,7 @@ use crate::depthwise::DepthwiseFn;
 use crate::elementwise::{ActivateFn, ActivateInPlaceFn, BinaryFn, MaxMinFn, ScaleFn};
 use crate::epilogue::Finish;
 use crate::layout::{PackFn, UnpackFn};
-use crate::pool::{GlobalPoolFn, PoolFn, SqueezeFn};
+use crate::pool::{GlobalPoolFn, PoolFn};
 use crate::probe::ProbeKernel;
 
 /// An instruction set that has kernels.
@@ -138,8 +138,6 @@ pub struct Kernels {
     pub maxmin_pool: Kernel<PoolFn>,
     /// Largest or mean of a plane.
     pub global_pool: Kernel<GlobalPoolFn>,
-    /// The sum of a plane, rows at a time.
-    pub squeeze: Kernel<SqueezeFn>,
 }
 
 /// A function without tile sizes, and its name.

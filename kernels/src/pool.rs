@@ -14,18 +14,15 @@
 use core::array::from_fn;
 use core::ops::Range;
 
+use crate::Block;
 use crate::conv::ConvGeometry;
 use crate::simd::Simd;
-use crate::{Block, LANES};
 
 /// `out = pool(input)`, or, for `maxmin_pool`, the same of two outputs: the slices of `relu(x)`, then those of
 /// `relu(-x)`.
 pub type PoolFn = fn(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]);
 /// One block per plane: `input` holds `out.len()` planes of equal size, in rows of `width`.
 pub type GlobalPoolFn = fn(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]);
-/// Adds rows of `width` to a sum: the rows of a plane, in order and in any portions, then a division by its
-/// pixels, give the mean of [`GlobalPoolFn`].
-pub type SqueezeFn = fn(width: usize, rows: &[Block], sum: &mut Block);
 
 /// What is taken of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -564,14 +561,6 @@ pub(crate) fn maxmin_pool<S: Simd>(
     }
 }
 
-/// The algorithm behind `squeeze` of every instruction set.
-#[inline(always)]
-pub(crate) fn squeeze<S: Simd>(simd: S, width: usize, rows: &[Block], sum: &mut Block) {
-    assert!(width > 0 && rows.len().is_multiple_of(width), "no whole rows");
-    let total = add_rows(simd, simd.load(sum), rows, (rows.len() / width, width), (width, 1));
-    simd.store(sum, total);
-}
-
 /// The algorithm behind `global_pool` of every instruction set.
 #[inline(always)]
 pub(crate) fn global_pool<S: Simd>(
@@ -605,9 +594,8 @@ pub(crate) fn global_pool<S: Simd>(
                 simd.store(out, simd.add(value, simd.splat(0.0)));
             }
             PoolKind::Average | PoolKind::AverageWithBorder { .. } => {
-                let mut sum = [0.0; LANES];
-                squeeze(simd, width, plane, &mut sum);
-                simd.store(out, simd.div(simd.load(&sum), simd.splat(pixels as f32)));
+                let sum = add_rows(simd, simd.splat(0.0), plane, (pixels / width, width), (width, 1));
+                simd.store(out, simd.div(sum, simd.splat(pixels as f32)));
             }
         }
     }

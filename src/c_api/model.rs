@@ -448,7 +448,7 @@ fn limits(options: Option<&ModelOptions>) -> Outcome<LoadOptions> {
 #[cfg(feature = "onnx")]
 fn from_onnx(bytes: &[u8], options: Option<&ModelOptions>) -> Outcome<Model> {
     use crate::error::Error;
-    use crate::onnx::{ImportOptions, Limits, import, recover};
+    use crate::onnx::{ImportOptions, Limits, import};
     let limits = limits(options)?;
     let threads = options.map_or(1, |options| options.threads as usize);
     if !(1..=1024).contains(&threads) {
@@ -458,8 +458,7 @@ fn from_onnx(bytes: &[u8], options: Option<&ModelOptions>) -> Outcome<Model> {
         limits: Limits { macs: limits.macs, ..Limits::default() },
         ..ImportOptions::default()
     };
-    let mut graph = import(bytes, &import_options)?.graph;
-    recover(&mut graph, &[])?;
+    let graph = import(bytes, &import_options)?.graph;
     let plan = crate::plan::PlanOptions { threads, ..Default::default() };
     let model = Model::new(graph, &crate::Options { plan, ..Default::default() })?;
     let (found, limit) = (model.plan().arena_bytes() as u64, limits.arena_bytes as u64);

@@ -10,7 +10,7 @@ use sinew_kernels::activation::Activation;
 use sinew_kernels::isa;
 
 use super::engine::EngineArguments;
-use super::load::{Loaded, import_bytes, prepare};
+use super::load::{Loaded, import_bytes, left_out, prepare};
 use super::table::Table;
 use super::times::{Times, count, time};
 use super::{Failure, Report, Result, colored, npy, picture};
@@ -46,7 +46,7 @@ struct Prediction {
 pub(super) fn run(arguments: &Arguments) -> Result<Report> {
     let engine = &arguments.engine;
     let Loaded { model, parameters, macs, .. } =
-        prepare(import_bytes(MODEL, Vec::new())?, engine, Io::Plain)?;
+        prepare(import_bytes(MODEL, Vec::new(), left_out(engine).0)?, engine, Io::Plain)?;
     let mut session = Session::new(model, engine.session_options())?;
     let images = embedded(IMAGES)?;
     let labels = embedded(LABELS)?;

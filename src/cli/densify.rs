@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use sinew::graph::{Graph, Op};
-use sinew::onnx::export;
+use sinew::onnx::{Imported, export};
 use sinew::optimize::densify::{Dense, Positions, Selection};
 use sinew::plan::{Io, Port, Winograd};
 use sinew::{Data, Model, Options, Session, Tensor};
@@ -15,7 +15,7 @@ use sinew::{Data, Model, Options, Session, Tensor};
 use super::engine::EngineArguments;
 use super::files::Staged;
 use super::inputs::{FileArguments, SourceArguments, gather};
-use super::load::{ModelArguments, import_bytes, left_out, read_model, recovered};
+use super::load::{ModelArguments, import_bytes, left_out, read_model};
 use super::times::{count, shape as by_x};
 use super::{Failure, Report, Result, progress};
 
@@ -45,9 +45,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<Report> {
     let path = &arguments.model.model;
     let (forms, _) = left_out(&arguments.model.engine);
     let at = |error: sinew::Error| Failure::at(path, error);
-    let imported = import_bytes(&read_model(path)?, arguments.model.shapes.shapes.clone()).map_err(at)?;
-    let notices = imported.notices.clone();
-    let baseline = recovered(imported, &forms).map_err(at)?.0.graph;
+    let shapes = arguments.model.shapes.shapes.clone();
+    let Imported { graph: baseline, notices, .. } =
+        import_bytes(&read_model(path)?, shapes, forms.clone()).map_err(at)?;
     let selection = match arguments.last {
         Some(last) => Selection::Last(last),
         None => Selection::Layers(arguments.layers.clone()),
@@ -55,7 +55,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Report> {
     let Dense { graph, removed, outputs } = baseline.densify(&selection).map_err(at)?;
     let bytes = export(&graph).map_err(at)?;
     // What the file says is what is told and checked from here on.
-    let dense = recovered(import_bytes(&bytes, Vec::new()).map_err(at)?, &forms).map_err(at)?.0.graph;
+    let dense = import_bytes(&bytes, Vec::new(), forms).map_err(at)?.graph;
 
     let mut report = Report { notices, ..Report::default() };
     for (name, stride) in &removed {

@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use sinew::Error;
 use sinew::error::Unsupported;
 use sinew::graph::{Graph, ValueId};
-use sinew::onnx::{Imported, Missed, Recovered, Recovery};
-use sinew::optimize::{fuse_squeeze_excite, stack_streams};
+use sinew::onnx::{Imported, Missed, Recovered};
+use sinew::optimize::{fuse_spatial_excite, fuse_squeeze_excite, stack_streams};
 
-use super::load::{ShapeArguments, import_bytes, read_model, recovered};
+use super::load::{ShapeArguments, import_bytes, read_model};
 use super::table::Table;
 use super::times::{count, shape as by_x};
 use super::{Failure, Report, Result};
@@ -33,13 +33,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<Report> {
     let mut report = Report::default();
     report.set("bytes", bytes.len());
     let title = format!("{}, {} bytes", path.display(), count(bytes.len() as u64));
-    match import_bytes(&bytes, arguments.shapes.shapes.clone()).and_then(|imported| recovered(imported, &[]))
-    {
-        Ok((imported, mut recovery)) => {
-            add_gates(&imported.graph, &mut recovery);
+    match import_bytes(&bytes, arguments.shapes.shapes.clone(), Vec::new()) {
+        Ok(mut imported) => {
+            add_blocks(&mut imported);
             report
                 .line(format!("{title}, operator set {}, written by {}", imported.opset, imported.producer));
-            supported(&imported, &recovery, &mut report);
+            supported(&imported, &mut report);
             report.notices = imported.notices;
         }
         Err(Error::Unsupported(nodes)) => {
@@ -51,9 +50,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<Report> {
     Ok(report)
 }
 
-/// Squeeze-and-excitation is put together by a pass; here it is only looked for.
-fn add_gates(graph: &Graph, recovery: &mut Recovery) {
-    for found in fuse_squeeze_excite::found(graph) {
+/// Blocks that passes put together are only looked for here.
+fn add_blocks(Imported { graph, recovery, .. }: &mut Imported) {
+    let found =
+        [fuse_squeeze_excite::found(graph), fuse_spatial_excite::found(graph), stack_streams::found(graph)];
+    for found in found.into_iter().flatten() {
         let (what, node) = (found.what, found.node);
         match found.missed {
             None => recovery.recovered.push(Recovered { what, node }),
@@ -62,8 +63,8 @@ fn add_gates(graph: &Graph, recovery: &mut Recovery) {
     }
 }
 
-fn supported(imported: &Imported, recovery: &Recovery, report: &mut Report) {
-    let graph = &imported.graph;
+fn supported(imported: &Imported, report: &mut Report) {
+    let Imported { graph, recovery, .. } = imported;
     let (parameters, macs) = (graph.parameters(), graph.macs());
     report.line(format!("{} parameters, {} multiply-accumulates", count(parameters), count(macs)));
     for (what, values) in [("input", &graph.inputs), ("output", &graph.outputs)] {
@@ -88,20 +89,6 @@ fn supported(imported: &Imported, recovery: &Recovery, report: &mut Report) {
     for missed in &recovery.missed {
         report.line(format!("missed {} at \"{}\": {}", missed.what, missed.node, missed.reason));
     }
-    let streams = stack_streams::found(graph);
-    for found in &streams {
-        report.line(match &found.missed {
-            None => format!("recovered {} at \"{}\"", found.what, found.node),
-            Some(reason) => format!("missed {} at \"{}\": {reason}", found.what, found.node),
-        });
-    }
-    let of_streams = |missed: bool| {
-        let wanted = streams.iter().filter(move |found| found.missed.is_some() == missed);
-        wanted.map(move |found| match &found.missed {
-            None => json!({ "what": found.what, "node": found.node }),
-            Some(reason) => json!({ "what": found.what, "node": found.node, "reason": reason }),
-        })
-    };
     let recovered = |found: &Recovered| json!({ "what": found.what, "node": found.node });
     let missed =
         |missed: &Missed| json!({ "what": missed.what, "node": missed.node, "reason": missed.reason });
@@ -112,11 +99,8 @@ fn supported(imported: &Imported, recovery: &Recovery, report: &mut Report) {
     report.set("inputs", ports(graph, &graph.inputs));
     report.set("outputs", ports(graph, &graph.outputs));
     report.set("ops", json!(ops));
-    report.set(
-        "recovered",
-        recovery.recovered.iter().map(recovered).chain(of_streams(false)).collect::<Value>(),
-    );
-    report.set("missed", recovery.missed.iter().map(missed).chain(of_streams(true)).collect::<Value>());
+    report.set("recovered", recovery.recovered.iter().map(recovered).collect::<Value>());
+    report.set("missed", recovery.missed.iter().map(missed).collect::<Value>());
     report.set("unsupported", json!([]));
 }
 

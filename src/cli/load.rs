@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use sinew::onnx::recover::FORMS;
-use sinew::onnx::{ImportOptions, Imported, Limits, Recovery, import, recover};
+use sinew::onnx::{ImportOptions, Imported, Limits, Recovery, import};
 use sinew::plan::Io;
 use sinew::{Model, Options};
 
@@ -45,7 +45,9 @@ pub(super) fn load(arguments: &ModelArguments, batch: Option<usize>, io: Io) -> 
     let path = &arguments.model;
     let bytes = read_model(path)?;
     let at = |error: sinew::Error| Failure::at(path, error);
-    let mut imported = import_bytes(&bytes, arguments.shapes.shapes.clone()).map_err(at)?;
+    let engine = &arguments.engine;
+    let mut imported =
+        import_bytes(&bytes, arguments.shapes.shapes.clone(), left_out(engine).0).map_err(at)?;
     if let Some(batch) = batch {
         let graph = &imported.graph;
         let with_batch = |value: &sinew::graph::Value| {
@@ -56,17 +58,16 @@ pub(super) fn load(arguments: &ModelArguments, batch: Option<usize>, io: Io) -> 
             (value.name.clone(), shape)
         };
         let shapes = graph.inputs.iter().map(|&id| with_batch(graph.value(id))).collect();
-        imported = import_bytes(&bytes, shapes).map_err(at)?;
+        imported = import_bytes(&bytes, shapes, left_out(engine).0).map_err(at)?;
     }
-    prepare(imported, &arguments.engine, io).map_err(at)
+    prepare(imported, engine, io).map_err(at)
 }
 
 /// Plans what was read.
 pub(super) fn prepare(imported: Imported, engine: &EngineArguments, io: Io) -> sinew::Result<Loaded> {
-    let (forms, passes) = left_out(engine);
-    let (Imported { graph, notices, .. }, recovery) = recovered(imported, &forms)?;
+    let Imported { graph, notices, recovery, .. } = imported;
     let (parameters, macs) = (graph.parameters(), graph.macs());
-    let options = Options { plan: engine.plan_options(io), disabled_passes: passes };
+    let options = Options { plan: engine.plan_options(io), disabled_passes: left_out(engine).1 };
     let model = Arc::new(Model::new(graph, &options)?);
     Ok(Loaded { model, notices, parameters, macs, recovery })
 }
@@ -74,12 +75,6 @@ pub(super) fn prepare(imported: Imported, engine: &EngineArguments, io: Io) -> s
 /// The forms and the passes that are left out: they share an option, and each checks its own names.
 pub(super) fn left_out(engine: &EngineArguments) -> (Vec<String>, Vec<String>) {
     engine.without.iter().cloned().partition(|name| FORMS.iter().any(|form| form.name == name))
-}
-
-/// Puts together what exporters took apart.
-pub(super) fn recovered(mut imported: Imported, without: &[String]) -> sinew::Result<(Imported, Recovery)> {
-    let recovery = recover(&mut imported.graph, without)?;
-    Ok((imported, recovery))
 }
 
 /// Reads the bytes of a model file, unless there are too many.
@@ -91,9 +86,13 @@ pub(super) fn read_model(path: &Path) -> Result<Vec<u8>> {
     }
 }
 
-/// Reads an ONNX model with the default limits.
-pub(super) fn import_bytes(bytes: &[u8], shapes: Vec<(String, Vec<usize>)>) -> sinew::Result<Imported> {
-    import(bytes, &ImportOptions { shapes, ..ImportOptions::default() })
+/// Reads an ONNX model with the default limits, the forms of these names left as they are.
+pub(super) fn import_bytes(
+    bytes: &[u8],
+    shapes: Vec<(String, Vec<usize>)>,
+    left_out: Vec<String>,
+) -> sinew::Result<Imported> {
+    import(bytes, &ImportOptions { shapes, left_out, ..ImportOptions::default() })
 }
 
 fn named_shape(text: &str) -> std::result::Result<(String, Vec<usize>), String> {

@@ -30,6 +30,13 @@ pub enum Excite {
         /// Applied last.
         after: Activation,
     },
+    /// `x * s + x * q`, or the larger of the two products; each operation rounded.
+    ///
+    /// Inputs: x `[N, C, H, W]`, s `[N, C, 1, 1]`, q `[N, 1, H, W]`.
+    Concurrent {
+        /// The maximum, in place of the sum.
+        larger: bool,
+    },
     /// `after(s * (w x + b) + residual)`: a convolution whose output channels are scaled before they are stored.
     ///
     /// Inputs: x, weights and bias as those of a convolution, s `[N, O, 1, 1]`, and the residual where it is set.
@@ -42,6 +49,7 @@ impl Excite {
         match self {
             Excite::Gate { .. } => "Gate",
             Excite::Scale { .. } => "Scale",
+            Excite::Concurrent { .. } => "Concurrent",
             Excite::ScaledConv(_) => "ScaledConv",
         }
     }
@@ -50,7 +58,7 @@ impl Excite {
     pub(super) fn constants(&self) -> std::ops::Range<usize> {
         match self {
             Excite::Gate { layers, .. } => 1..1 + 2 * layers.len(),
-            Excite::Scale { .. } => 0..0,
+            Excite::Scale { .. } | Excite::Concurrent { .. } => 0..0,
             Excite::ScaledConv(_) => 1..3,
         }
     }
@@ -67,6 +75,16 @@ impl Excite {
                     return Err(format!("expected {expected:?} after map and gate, found {rest:?}"));
                 }
                 Ok(x.to_vec())
+            }
+            Excite::Concurrent { .. } => {
+                let [x, s, q] = inputs else { return Err("expected a map and two gates".to_owned()) };
+                gates(s, x)?;
+                match (x, q) {
+                    (&[n, _, h, w], &[batch, 1, height, width]) if [n, h, w] == [batch, height, width] => {
+                        Ok(x.to_vec())
+                    }
+                    _ => Err(format!("the gate {q:?} does not fit the map {x:?}")),
+                }
             }
             Excite::ScaledConv(conv) => {
                 let [x, weights, bias, s, rest @ ..] = inputs else {
@@ -159,6 +177,14 @@ impl Excite {
                 }
                 parts.push((Op::Unary(*after), vec![LAST]));
             }
+            Excite::Concurrent { larger } => {
+                let mul = || Op::Binary(BinaryOp::Mul);
+                let spatial =
+                    graph.add_node(format!("{}/spatial", node.name), mul(), vec![inputs[0], inputs[2]])?;
+                parts.push((mul(), inputs[..2].to_vec()));
+                let op = if *larger { BinaryOp::Max } else { BinaryOp::Add };
+                parts.push((Op::Binary(op), vec![LAST, spatial]));
+            }
             Excite::ScaledConv(conv) => {
                 let linear = Conv { residual: false, after: Activation::Identity, ..conv.clone() };
                 parts.push((Op::Conv(linear), inputs[..3].to_vec()));
@@ -213,5 +239,10 @@ mod tests {
         assert!(shape(&[&[2, 8, 4, 4], &[2, 8, 1, 1], &[2, 8, 4, 4]]).is_ok());
         assert!(shape(&[&[2, 8, 4, 4], &[1, 8, 1, 1], &[2, 8, 4, 4]]).is_err());
         assert!(shape(&[&[2, 8, 4, 4], &[2, 8, 1, 1]]).is_err());
+        let both = Excite::Concurrent { larger: true };
+        let shape = |inputs: &[&[usize]]| both.shape(inputs);
+        assert_eq!(shape(&[&[2, 8, 4, 5], &[2, 8, 1, 1], &[2, 1, 4, 5]]), Ok(vec![2, 8, 4, 5]));
+        assert!(shape(&[&[2, 8, 4, 5], &[2, 8, 1, 1], &[1, 1, 4, 5]]).is_err());
+        assert!(shape(&[&[2, 8, 4, 5], &[2, 1, 4, 5], &[2, 8, 1, 1]]).is_err());
     }
 }

@@ -20,8 +20,12 @@ pub(super) const EQUIVALENT_STRIDE: &str = "sinew.equivalent_stride:";
 
 /// Writes a graph as an ONNX model of operator set 20.
 ///
+/// Inputs and outputs keep their names. An output that is an input under the input's own name is no node: the file lists
+/// the name on both sides.
+///
 /// # Errors
-/// Where the graph breaks an invariant.
+/// Where the graph breaks an invariant, or an output bears the name of an input and is another value: in a file a name is
+/// one value.
 pub fn export(graph: &Graph) -> Result<Vec<u8>> {
     graph.check()?;
     let graph = &graph.without_excite()?;
@@ -30,18 +34,29 @@ pub fn export(graph: &Graph) -> Result<Vec<u8>> {
     let mut writer =
         Writer { graph, builder, names: HashMap::new(), taken: HashSet::new(), nodes: HashSet::new() };
     // These are the interface: they come first, so that they keep their names.
-    for &id in graph.inputs.iter().chain(&graph.outputs) {
+    for &id in &graph.inputs {
+        writer.name(id);
+    }
+    for node in graph.nodes.iter().filter(|node| hands_through(graph, node)) {
+        let name = writer.name(node.inputs[0]);
+        writer.names.insert(node.output, name);
+    }
+    for &id in &graph.outputs {
         writer.name(id);
     }
     for &id in &graph.inputs {
         writer.input(id);
     }
-    for node in &graph.nodes {
+    for node in graph.nodes.iter().filter(|node| !hands_through(graph, node)) {
         writer.node(node)?;
     }
     for &id in &graph.outputs {
         let value = graph.value(id);
         let name = writer.name(id);
+        if name != value.name {
+            let reason = "is the name of an input and of an output that is not that input".to_owned();
+            return Err(Error::Tensor { tensor: value.name.clone(), reason });
+        }
         writer.builder.output(&name, value.dtype, &value.shape);
     }
     for node in &graph.nodes {
@@ -340,6 +355,17 @@ impl Writer<'_> {
         self.builder.node(&unique, name, &inputs, &[y], &attributes);
         Ok(())
     }
+}
+
+/// Whether a node gives an input to the caller under the input's own name. Names of values are distinct in a file, so it
+/// is the one form of a node there that its two names leave: none.
+fn hands_through(graph: &Graph, node: &Node) -> bool {
+    let [input] = node.inputs[..] else { return false };
+    node.op == Op::Unary(Activation::Identity)
+        && graph.inputs.contains(&input)
+        && graph.outputs.contains(&node.output)
+        && graph.value(input).name == graph.value(node.output).name
+        && graph.value(input).dtype == DType::F32
 }
 
 fn signed(list: &[usize]) -> Vec<i64> {

@@ -1,4 +1,5 @@
-//! ONNX bytes to a graph in normal form: NCHW, every shape known, constants folded, every convolution with a bias.
+//! ONNX bytes to a graph in normal form: NCHW, every shape known, constants folded, every convolution with a bias, and
+//! what exporters take apart put together again.
 //!
 //! A node becomes operators of the graph, or, where its operands are known, a constant; `Identity`, `Dropout` and `Cast`
 //! to float become nothing. Files are not trusted: sizes are checked before anything is allocated.
@@ -26,6 +27,7 @@ use self::constant::{Constant, Conversions, Decoded, Elements, IntType};
 use self::node::{NodeView, Outcome, Problem, unsupported};
 use super::export::EQUIVALENT_STRIDE;
 use super::proto::{GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto, element_type};
+use super::recover::{Recovery, recover};
 use crate::error::{Error, Result, Unsupported};
 use crate::graph::{Graph, ValueId};
 use crate::tensor::{DType, Data, Tensor};
@@ -42,6 +44,8 @@ pub struct ImportOptions {
     pub shapes: Vec<(String, Vec<usize>)>,
     /// The most that is accepted.
     pub limits: Limits,
+    /// Names of forms that stay apart as the file has them; see [`FORMS`](super::recover::FORMS).
+    pub left_out: Vec<String>,
 }
 
 /// Caps on what a file may ask for, checked before anything of that size is allocated.
@@ -69,8 +73,10 @@ impl Default for Limits {
 /// A file read.
 #[derive(Debug)]
 pub struct Imported {
-    /// The network.
+    /// The network, ready for [`Model::new`](crate::Model::new).
     pub graph: Graph,
+    /// What exporters had taken apart and is one operator now, and what only looks like it.
+    pub recovery: Recovery,
     /// What a user should know: conversions, extents that were assumed.
     pub notices: Vec<String>,
     /// The operator set of the file.
@@ -79,7 +85,7 @@ pub struct Imported {
     pub producer: String,
 }
 
-/// Reads an ONNX model.
+/// Reads an ONNX model, and puts together the operators that exporters take apart.
 ///
 /// # Errors
 /// Where the file is malformed, contradicts itself or the options, exceeds a limit, or uses what is not implemented; in the
@@ -116,10 +122,11 @@ pub fn import(bytes: &[u8], options: &ImportOptions) -> Result<Imported> {
     let Importer { mut graph, mut notices, conversions, .. } = importer;
     graph.remove_unused();
     graph.check()?;
+    let recovery = recover(&mut graph, &options.left_out)?;
     notices.extend(conversions.notices());
     let producer =
         [model.producer_name, model.producer_version].into_iter().flatten().filter(|part| !part.is_empty());
-    Ok(Imported { graph, notices, opset, producer: producer.collect::<Vec<_>>().join(" ") })
+    Ok(Imported { graph, recovery, notices, opset, producer: producer.collect::<Vec<_>>().join(" ") })
 }
 
 /// Reads a tensor from a file of its own, as test data comes with ONNX models: f32, u8 or i64.

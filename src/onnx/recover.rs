@@ -122,7 +122,7 @@ pub struct Recovery {
 ///
 /// # Errors
 /// Where `disabled` holds a name that is no form.
-pub fn recover(graph: &mut Graph, disabled: &[String]) -> Result<Recovery> {
+pub(super) fn recover(graph: &mut Graph, disabled: &[String]) -> Result<Recovery> {
     if let Some(unknown) = disabled.iter().find(|name| FORMS.iter().all(|form| form.name != name.as_str())) {
         let names: Vec<&str> = FORMS.iter().map(|form| form.name).collect();
         return Err(Error::Option {

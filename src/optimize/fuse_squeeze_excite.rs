@@ -8,21 +8,12 @@ mod gate;
 
 use sinew_kernels::activation::Activation;
 
+use super::Found;
 use crate::graph::{BinaryOp, Excite, Graph, Node, Op, ValueId};
 use crate::tensor::Tensor;
 
-/// A block that was found, or a place that looks like one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
-    /// `squeeze_excite`, or `aggregate_excite` where dense layers stand side by side.
-    pub what: &'static str,
-    /// The node that scales the map.
-    pub node: String,
-    /// Why it is none; nothing where it is one.
-    pub missed: Option<String>,
-}
-
-/// The squeeze-and-excitation blocks of a graph as imported, and what is nearly one.
+/// The squeeze-and-excitation blocks of a graph as imported, and what is nearly one: `squeeze_excite`, or
+/// `aggregate_excite` where dense layers stand side by side.
 pub fn found(graph: &Graph) -> Vec<Found> {
     let mut graph = graph.clone();
     super::fold_batch_norm::run(&mut graph);
@@ -37,7 +28,7 @@ pub fn found(graph: &Graph) -> Vec<Found> {
 pub(super) fn run(graph: &mut Graph) -> usize {
     let mut gates = 0;
     for position in 0..graph.nodes.len() {
-        let Some((_, s)) = scaling(graph, &graph.nodes[position]) else { continue };
+        let Some(s) = gate_of(graph, &graph.nodes[position]) else { continue };
         if let Ok(gate) = gate::find(graph, s) {
             gates += usize::from(write_gate(graph, s, gate));
         }
@@ -51,8 +42,21 @@ pub(super) fn run(graph: &mut Graph) -> usize {
     gates + scales
 }
 
+/// Whether a value is a gate that this pass writes as one.
+pub(super) fn is_gate_of_pooled(graph: &Graph, s: ValueId) -> bool {
+    gate::find(graph, s).is_ok()
+}
+
+/// What scales the channels of a map in a node.
+fn gate_of(graph: &Graph, node: &Node) -> Option<ValueId> {
+    match node.op {
+        Op::Excite(Excite::Concurrent { .. }) => Some(node.inputs[1]),
+        _ => scaling(graph, node).map(|(_, s)| s),
+    }
+}
+
 /// The map and the gate of a product with one computed number for each channel of each image.
-fn scaling(graph: &Graph, node: &Node) -> Option<(ValueId, ValueId)> {
+pub(super) fn scaling(graph: &Graph, node: &Node) -> Option<(ValueId, ValueId)> {
     let (Op::Binary(BinaryOp::Mul), &[a, b]) = (&node.op, &*node.inputs) else { return None };
     let fits = |x: ValueId, s: ValueId| {
         let (map, gate) = (graph.shape(x), graph.shape(s));

@@ -17,21 +17,12 @@ use std::collections::HashSet;
 use sinew_kernels::activation::Activation;
 
 use self::stream::Stream;
+use super::Found;
 use crate::graph::{BinaryOp, Conv, Graph, Node, Op, ValueId};
 use crate::tensor::DType;
 
-/// A block that was found, or a place that looks like one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
-    /// `generalized_residual`, or `sum_of_convolutions` where there is one stream.
-    pub what: &'static str,
-    /// The last node of the block.
-    pub node: String,
-    /// Why it is none; nothing where it is one.
-    pub missed: Option<String>,
-}
-
-/// The blocks of a graph as imported, and what is nearly one.
+/// The blocks of a graph as imported, and what is nearly one: `generalized_residual`, or `sum_of_convolutions` where
+/// there is one stream.
 pub fn found(graph: &Graph) -> Vec<Found> {
     let (blocks, missed) = blocks(graph);
     let name = |stream: &Stream| graph.nodes[stream.last].name.clone();

@@ -3,7 +3,9 @@
 //! A value exists in blocks, plain, or both; whichever a step needs is made where it is first needed, by a visible
 //! step. Concatenation and MaxMin write nothing twice: their inputs' producers write into the result's place.
 
+mod bytes;
 mod conv;
+mod cut;
 mod excite;
 mod fragments;
 mod max_min;
@@ -22,7 +24,6 @@ use super::weights::Weights;
 use super::{Io, Plan, PlanOptions, Port};
 use crate::error::{Error, Result};
 use crate::graph::{Excite, Graph, Node, Op, PoolKind, ValueId};
-use crate::run::parallel::{Along, Cut};
 use crate::tensor::DType;
 
 pub(super) fn build(graph: &Graph, options: &PlanOptions) -> Result<Plan> {
@@ -122,7 +123,9 @@ impl<'g> Builder<'g> {
                 }
                 Op::PoolFragment { .. } | Op::Interleave { .. } => of(node.inputs[0]),
                 Op::Slice { .. } if fragments::takes_pixels(graph, node) => of(node.inputs[0]),
-                Op::Unary(_) | Op::PRelu | Op::Excite(Excite::Scale { .. }) => of(node.inputs[0]),
+                Op::Unary(_) | Op::PRelu | Op::Excite(Excite::Scale { .. } | Excite::Concurrent { .. }) => {
+                    of(node.inputs[0])
+                }
                 Op::Conv(_) if self.is_depthwise(node) => of(node.inputs[0]),
                 Op::ConvMaxMin { .. } if self.is_depthwise(node) => {
                     [of(node.inputs[0]), of(node.inputs[0])].concat()
@@ -408,7 +411,7 @@ impl<'g> Builder<'g> {
     /// Adds a step on one thread, or on all where it moves enough bytes.
     fn push(&mut self, name: String, work: Work, why: &str) -> Result<()> {
         let bytes = work.bytes();
-        let cut = self.cut_bytes(bytes, work.output_layout());
+        let (cut, scratch_blocks) = self.cut(&work, bytes);
         let (op, algorithm) = (work.verb(), work.verb());
         self.push_step(Step {
             name,
@@ -420,7 +423,7 @@ impl<'g> Builder<'g> {
             buffers: work.buffers(),
             work,
             scratch: None,
-            scratch_blocks: 0,
+            scratch_blocks,
             cut,
         })
     }
@@ -439,18 +442,6 @@ impl<'g> Builder<'g> {
         }
         self.steps.push(step);
         Ok(())
-    }
-
-    /// Parts for a step that is bound by memory: worth another thread from 256 KB on, whose 10 us are several times
-    /// what it costs to hand work over.
-    fn cut_bytes(&self, bytes: u64, layout: Option<&Blocked>) -> Cut {
-        const PER_PART: u64 = 256 << 10;
-        let Some(layout) = layout else { return Cut::WHOLE };
-        let parts = self.options.threads.min((bytes / PER_PART) as usize).max(1);
-        if layout.blocks() >= parts {
-            return Cut { parts, along: Along::Blocks { unit: 1 } };
-        }
-        Cut { parts, along: Along::Pixels { unit: layout.width.max(1) } }
     }
 
     fn node(&mut self, node: &'g Node) -> Result<()> {
@@ -593,7 +584,8 @@ impl<'g> Builder<'g> {
 
     // ---- finishing ----
 
-    fn finish(self, edge_out: Vec<Step>) -> Result<Plan> {
+    fn finish(mut self, edge_out: Vec<Step>) -> Result<Plan> {
+        self.pack_bytes();
         let lifetimes: Vec<Lifetime> = self
             .buffers
             .iter()

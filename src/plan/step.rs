@@ -10,7 +10,7 @@ use sinew_kernels::conv::ConvGeometry;
 use super::choose::Algorithm;
 use super::layout::Blocked;
 use crate::graph::{BinaryOp, Pool, PoolKind};
-use crate::run::parallel::Cut;
+use crate::run::parallel::{Along, Cut};
 
 /// One step: a verb, its operands, and why it is done this way.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -116,6 +116,24 @@ pub(crate) struct Strided {
     pub(crate) to_strides: [usize; MAX_RANK],
     pub(crate) from_start: usize,
     pub(crate) to_start: usize,
+}
+
+impl Strided {
+    /// The dimension along which the copy can be shared out: the outermost one of several elements, where all that lies in
+    /// one of them ends before the next begins.
+    pub(crate) fn outermost(&self) -> Option<usize> {
+        let outer = self.extents.iter().position(|&extent| extent > 1)?;
+        let inner = self.extents.iter().zip(&self.to_strides).skip(outer + 1);
+        let last: usize = inner.map(|(extent, stride)| (extent - 1) * stride).sum();
+        (last < self.to_strides[outer]).then_some(outer)
+    }
+
+    /// Of a copy of pixels, the dimensions of blocks and of rows: the first one that moves in the target, and the next.
+    pub(crate) fn blocks_and_rows(&self) -> [usize; 2] {
+        let first = self.to_strides.iter().position(|&stride| stride > 0).unwrap_or(0);
+        let blocks = first.min(MAX_RANK - 2);
+        [blocks, blocks + 1]
+    }
 }
 
 /// What a binary step reads besides its first operand.
@@ -340,6 +358,27 @@ pub(crate) enum Work {
         output: usize,
         extents: [usize; 3],
     },
+    /// `x * scale + x * spatial`, or the larger product: one number per channel and one per pixel.
+    Concurrent {
+        larger: bool,
+        input: View,
+        scale: View,
+        spatial: View,
+        output: View,
+    },
+}
+
+/// How an unpacking step can be shared out: by blocks where a channel's plane lies in one piece, by rows where a row's
+/// channels do.
+pub(crate) fn unpacked_in_runs(layout: &Blocked, [_, channel, row, pixel]: [usize; 4]) -> Option<Along> {
+    let across = (layout.width - 1) * pixel;
+    if (layout.height - 1) * row + across < channel {
+        Some(Along::Blocks { unit: 1 })
+    } else if (layout.channels() - 1) * channel + across < row {
+        Some(Along::Pixels { unit: layout.width })
+    } else {
+        None
+    }
 }
 
 impl Work {
@@ -390,6 +429,7 @@ impl Work {
             Work::Softmax { .. } => "softmax",
             Work::Lrn { .. } => "lrn",
             Work::ArgMax { .. } => "argmax",
+            Work::Concurrent { .. } => "scale-both",
         }
     }
 
@@ -432,6 +472,7 @@ impl Work {
             Work::MaxMin { input, positive, negative }
             | Work::MaxMinPool { input, positive, negative, .. } => vec![input, positive, negative],
             Work::PoolFragments { input, parts, .. } => [input].into_iter().chain(parts).collect(),
+            Work::Concurrent { input, scale, spatial, output, .. } => vec![input, scale, spatial, output],
         }
     }
 

@@ -12,10 +12,10 @@ use sinew_kernels::strided::MAX_RANK;
 use super::Plan;
 use super::file::malformed;
 use super::layout::Blocked;
-use super::step::{Operand, Plain, PlainPlace, Step, Strided, View, Work};
+use super::step::{Operand, Plain, PlainPlace, Step, Strided, View, Work, unpacked_in_runs};
 use crate::error::{Error, Result};
 use crate::graph::{Pool, PoolKind};
-use crate::run::parallel::{Along, Cut};
+use crate::run::parallel::{Along, Cut, MAX_PLANES};
 use crate::tensor::DType;
 use place::{Checked, Extent, product};
 
@@ -87,7 +87,7 @@ impl Validator<'_> {
             }
             Work::Pack { from, strides, to, lanes } => {
                 let target = self.written(to)?;
-                self.plain_read(from)?;
+                self.packed(from)?;
                 self.edge(*strides, &to.layout, lanes, from)?;
                 self.apart(&[self.plain_blocks(from)?], &[target])?;
                 Ok(target.size() as u128 * 16)
@@ -96,6 +96,9 @@ impl Validator<'_> {
                 let source = self.read(from, from.layout.batch)?;
                 self.plain_written(to)?;
                 self.edge(*strides, &from.layout, lanes, to)?;
+                let runs = unpacked_in_runs(&from.layout, *strides);
+                let cut = self.step.cut;
+                ensure(cut.parts == 1 || runs == Some(cut.along), "a cut of what cannot be cut")?;
                 self.apart(&[source], &[self.plain_blocks(to)?])?;
                 Ok(source.size() as u128 * 16)
             }
@@ -103,6 +106,8 @@ impl Validator<'_> {
                 self.plain_read(from)?;
                 self.plain_written(to)?;
                 strided(copy, from.len, to.len)?;
+                let whole = self.step.cut.parts == 1 || copy.outermost().is_some();
+                ensure(whole, "a cut of what cannot be cut")?;
                 self.apart(&[self.plain_blocks(from)?], &[self.plain_blocks(to)?])?;
                 Ok(to.len as u128)
             }
@@ -110,6 +115,7 @@ impl Validator<'_> {
                 let target = self.written(to)?;
                 let source = self.read(from, to.layout.batch)?;
                 strided(copy, source.blocks, target.blocks)?;
+                self.whole_rows(pixels(copy, &to.layout)?)?;
                 self.apart(&[source], &[target])?;
                 Ok(target.size() as u128)
             }
@@ -135,6 +141,9 @@ impl Validator<'_> {
             Work::Scale { input, scale, residual, after: _, output } => {
                 self.scale(input, scale, residual.as_ref(), output)
             }
+            Work::Concurrent { larger: _, input, scale, spatial, output } => {
+                self.concurrent(input, [scale, spatial], output)
+            }
             Work::GlobalPool { kind: _, input, output } => {
                 let (source, target) = self.pair(input, output)?;
                 ensure(input.layout.blocks() == output.layout.blocks(), "other channels")?;
@@ -157,13 +166,13 @@ impl Validator<'_> {
             }
             Work::Softmax { input, output, lanes } => {
                 ensure(*lanes == output.layout.lanes(), "other lanes")?;
-                self.map(input, output, &[])
+                self.across_channels(input, output)
             }
             Work::Lrn { lanes, input, output, size, alpha: _, beta: _, bias: _ } => {
                 ensure(*lanes == output.layout.lanes(), "other lanes")?;
                 ensure(output.layout.is_contiguous(), "channels in several parts")?;
                 ensure((1..=MAX_EXTENT).contains(size), "a window that makes no sense")?;
-                Ok(self.map(input, output, &[])? * *size as u128)
+                Ok(self.across_channels(input, output)? * *size as u128)
             }
             Work::ArgMax { from, output, extents } => {
                 self.plain_read(from)?;
@@ -211,6 +220,21 @@ impl Validator<'_> {
         }
         self.apart(&[source], &[target])?;
         Ok(target.size() as u128 * 16)
+    }
+
+    /// A step that takes all channels of a pixel together.
+    fn across_channels(&self, input: &View, output: &View) -> Check<u128> {
+        let cost = self.map(input, output, &[])?;
+        let Cut { parts, along } = self.step.cut;
+        if parts > 1 {
+            let blocks = output.layout.blocks();
+            ensure(matches!(along, Along::Pixels { .. }), "a cut between the channels of a pixel")?;
+            ensure(blocks <= MAX_PLANES, "more channels than are shared out")?;
+            ensure(self.scratch()?.0 >= 2 * blocks, "too little scratch")?;
+        }
+        let (source, target) = self.pair(input, output)?;
+        self.apart_with_scratch(&[source], &[target])?;
+        Ok(cost)
     }
 
     fn binary(&self, a: &View, b: &Operand, output: &View) -> Check<u128> {
@@ -292,6 +316,21 @@ fn strided(copy: &Strided, from: usize, to: usize) -> Check {
         "reads beyond its source",
     )?;
     ensure(last_index(&copy.extents, &copy.to_strides, copy.to_start)? < to, "writes beyond its target")
+}
+
+/// A copy of pixels to every block of a map, what goes to one row of it apart from the next; gives the pixels from one to
+/// the next.
+fn pixels(copy: &Strided, to: &Blocked) -> Check<usize> {
+    let [blocks, rows] = copy.blocks_and_rows();
+    let outer = copy.extents[..blocks].iter().all(|&extent| extent == 1);
+    let whole = (copy.extents[blocks], copy.to_strides[blocks]) == (to.blocks(), to.pixels());
+    ensure(outer && whole, "pixels of other blocks")?;
+    let unit = copy.to_strides[rows];
+    let last = last_index(&copy.extents[rows + 1..], &copy.to_strides[rows + 1..], copy.to_start)?;
+    ensure(last < unit, "pixels beyond their row")?;
+    let last = last_index(&[copy.extents[rows]], &[unit], last)?;
+    ensure(last < to.pixels(), "pixels beyond their plane")?;
+    Ok(unit)
 }
 
 impl Checked for Validator<'_> {

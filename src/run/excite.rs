@@ -13,27 +13,26 @@ use crate::plan::Plan;
 use crate::plan::layout::Blocked;
 use crate::plan::step::{GateLayer, GateWork, Step, View};
 
-/// A dense layer is a convolution of one pixel.
-const ONE_PIXEL: ConvGeometry = ConvGeometry {
-    in_height: 1,
-    in_width: 1,
-    out_height: 1,
-    out_width: 1,
-    kernel: [1, 1],
-    stride: [1, 1],
-    dilation: [1, 1],
-    pad_top: 0,
-    pad_left: 0,
-};
-
 /// The mean of each plane of `map`: the sums of its rows, then their sum, as a global pool takes it.
 pub(super) fn squeeze(kernels: &Kernels, parts: usize, layout: &Blocked, map: &[Block], means: &mut [Block]) {
-    let plane = layout.pixels();
     let cut = Cut { parts, along: Along::Blocks { unit: 1 } };
-    for_each_part(cut, means, 1, &mut [], &|part, means, _| {
+    pool_planes(kernels, cut, pool::PoolKind::Average, layout, map, means);
+}
+
+/// One pixel of each plane of `map`.
+pub(super) fn pool_planes(
+    kernels: &Kernels,
+    cut: Cut,
+    kind: pool::PoolKind,
+    layout: &Blocked,
+    map: &[Block],
+    out: &mut [Block],
+) {
+    let plane = layout.pixels();
+    for_each_part(cut, out, 1, &mut [], &|part, pooled, _| {
         let planes = map[part.first_block * plane..].chunks_exact(plane);
-        for (mean, plane) in means.iter_mut().zip(planes) {
-            (kernels.global_pool.run)(pool::PoolKind::Average, layout.width, plane, mean);
+        for (pooled, plane) in pooled.iter_mut().zip(planes) {
+            (kernels.global_pool.run)(kind, layout.width, plane, pooled);
         }
     });
 }
@@ -89,6 +88,44 @@ impl Run<'_, '_, '_> {
             });
         }
     }
+
+    /// Both products of a few pixels, which stay in the first cache, and their sum or maximum.
+    pub(super) fn concurrent(
+        &mut self,
+        step: &Step,
+        larger: bool,
+        [input, scale, spatial]: [&View; 3],
+        output: &View,
+    ) {
+        use elementwise::{BinaryArgs, BinaryOp, Operand};
+        let kernels = self.kernels;
+        let (plane, after) = (output.layout.pixels(), Activation::Identity);
+        for index in 0..output.layout.batch {
+            let reads = [Some(input), Some(scale), Some(spatial)];
+            let writes = [image(self.plan, output, index), self.scratch(step)];
+            let ([x, s, q], [out, scratch]) = open(self.plan, self.arena, index, reads, writes);
+            for_each_part(step.cut, out, plane, scratch, &|part, planes, scratch| {
+                for (block, out) in (part.first_block..).zip(planes) {
+                    let left = Operand::Map(&x[block * plane..]);
+                    let chunks = out.chunks_mut(scratch.len());
+                    for (first, out) in part.pixels.clone().step_by(scratch.len()).zip(chunks) {
+                        let pixels = first..first + out.len();
+                        let other = &mut scratch[..out.len()];
+                        let product = |right, out: &mut [Block]| {
+                            let args = BinaryArgs { op: BinaryOp::Mul, left, right, plane, after };
+                            (kernels.binary.run)(&args, pixels.clone(), &mut [out]);
+                        };
+                        product(Operand::Channel(&s[block..]), out);
+                        product(Operand::Pixel(q), other);
+                        let op = if larger { BinaryOp::Max } else { BinaryOp::Add };
+                        let (left, right, plane) = (Operand::Out, Operand::Map(other), out.len());
+                        let args = BinaryArgs { op, left, right, plane, after };
+                        (kernels.binary.run)(&args, 0..plane, &mut [out]);
+                    }
+                }
+            });
+        }
+    }
 }
 
 /// One dense layer: the same kernel, and so the same bits, as a dense layer that stands by itself.
@@ -97,7 +134,7 @@ fn dense(plan: &Plan, kernels: &Kernels, layer: &GateLayer, input: &[Block], out
     for_each_part(layer.cut, output, 1, &mut [], &|part, out, _| {
         let block = part.first_block;
         let args = ConvArgs {
-            geometry: ONE_PIXEL,
+            geometry: ConvGeometry::ONE_PIXEL,
             lanes: &layer.lanes,
             input,
             weights: &weights[block * layer.weights_per_block..],

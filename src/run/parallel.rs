@@ -4,6 +4,7 @@
 //! `unsafe`. Every part computes whole outputs: no result depends on how the work was split.
 
 mod callers;
+mod runs;
 
 use std::ops::Range;
 
@@ -12,6 +13,7 @@ use sinew_kernels::Block;
 use sinew_kernels::isa::fp_state::FpState;
 
 pub(crate) use callers::ParallelFor;
+pub use runs::for_each_run;
 
 /// Output blocks that one kernel call gets at most; larger outputs are computed in several calls.
 pub const MAX_PLANES: usize = 128;

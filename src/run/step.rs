@@ -11,9 +11,10 @@ use sinew_kernels::epilogue::Epilogue;
 use sinew_kernels::isa::Kernels;
 use sinew_kernels::{Block, LANES, elementwise, layout, pool, strided};
 
+use super::across::across_channels;
 use super::borrow::views;
-use super::excite::squeeze;
-use super::parallel::{Cut, Part, for_each_part, for_each_part_of};
+use super::excite::{pool_planes, squeeze};
+use super::parallel::{Along, Cut, Part, for_each_part, for_each_part_of, for_each_run};
 use super::{Input, Output};
 use crate::graph::{BinaryOp, Pool, PoolKind};
 use crate::plan::layout::Blocked;
@@ -72,11 +73,11 @@ impl Run<'_, '_, '_> {
     /// Runs one step.
     pub(super) fn step(&mut self, step: &Step) {
         match &step.work {
-            Work::Convert { input, to } => self.convert(*input, *to),
+            Work::Convert { input, to } => self.convert(step, *input, *to),
             Work::Pack { from, strides, to, lanes } => self.pack(step, *from, *strides, to, lanes),
-            Work::Unpack { from, to, strides, lanes } => self.unpack(from, *to, *strides, lanes),
-            Work::CopyPlain { from, to, copy, fill } => self.copy_plain(*from, *to, copy, *fill),
-            Work::CopyPixels { from, to, copy } => self.copy_pixels(from, to, copy),
+            Work::Unpack { from, to, strides, lanes } => self.unpack(step, from, *to, *strides, lanes),
+            Work::CopyPlain { from, to, copy, fill } => self.copy_plain(step, [*from, *to], copy, *fill),
+            Work::CopyPixels { from, to, copy } => self.copy_pixels(step, from, to, copy),
             Work::CopyChannels { from, to, first, count, lanes } => {
                 self.copy_channels(step, from, to, (*first, *count), lanes);
             }
@@ -85,7 +86,7 @@ impl Run<'_, '_, '_> {
             Work::PlainConv(conv) => self.plain_conv(step, conv),
             Work::Pool { pool, input, output } => self.pool(step, pool, input, output),
             Work::PoolFragments { pool, input, parts } => self.pool_fragments(step, pool, input, parts),
-            Work::GlobalPool { kind, input, output } => self.global_pool(*kind, input, output),
+            Work::GlobalPool { kind, input, output } => self.global_pool(step, *kind, input, output),
             Work::Unary { function, input, output } => self.unary(step, *function, input, output),
             Work::Binary { op, swapped, a, b, output } => self.binary(step, (*op, *swapped), a, b, output),
             Work::Affine { input, output, scale, shift } => self.affine(step, input, output, scale, shift),
@@ -94,13 +95,16 @@ impl Run<'_, '_, '_> {
                 self.scale(step, [input, scale], residual.as_ref(), *after, output);
             }
             Work::PRelu { input, output, slope } => self.prelu(step, input, output, slope),
-            Work::MaxMin { input, positive, negative } => self.max_min(input, positive, negative),
+            Work::MaxMin { input, positive, negative } => self.max_min(step, input, [positive, negative]),
             Work::MaxMinPool { pool, input, positive, negative } => {
                 self.max_min_pool(step, pool, input, [positive, negative]);
             }
-            Work::Softmax { input, output, lanes } => self.softmax(input, output, lanes),
+            Work::Softmax { input, output, lanes } => self.softmax(step, input, output, lanes),
             Work::Lrn { lanes, input, output, size, alpha, beta, bias } => {
-                self.lrn(lanes, input, output, (*size, *alpha, *beta, *bias));
+                self.lrn(step, lanes, [input, output], (*size, *alpha, *beta, *bias));
+            }
+            Work::Concurrent { larger, input, scale, spatial, output } => {
+                self.concurrent(step, *larger, [input, scale, spatial], output);
             }
             Work::ArgMax { from, output, extents } => self.arg_max(*from, *output, *extents),
         }
@@ -116,15 +120,16 @@ impl Run<'_, '_, '_> {
 
     // ---- layout ----
 
-    fn convert(&mut self, input: usize, to: Plain) {
+    fn convert(&mut self, step: &Step, input: usize, to: Plain) {
         let PlainPlace::Arena(buffer) = to.place else { unreachable!("conversions go to the arena") };
         let range = plain_blocks(self.plan, buffer, to);
         let out = &mut bytemuck::cast_slice_mut::<Block, f32>(&mut self.arena[range])[..to.len];
-        match &self.inputs[input] {
-            Input::F32(data) => out.copy_from_slice(data),
-            Input::U8(data) => out.iter_mut().zip(*data).for_each(|(out, &x)| *out = f32::from(x)),
-            Input::I64(data) => out.iter_mut().zip(*data).for_each(|(out, &x)| *out = x as f32),
-        }
+        let input = &self.inputs[input];
+        for_each_run(step.cut, out, to.len, &|at| at, &|at, out| match input {
+            Input::F32(data) => out.copy_from_slice(&data[at]),
+            Input::U8(data) => out.iter_mut().zip(&data[at]).for_each(|(out, &x)| *out = f32::from(x)),
+            Input::I64(data) => out.iter_mut().zip(&data[at]).for_each(|(out, &x)| *out = x as f32),
+        });
     }
 
     fn pack(&mut self, step: &Step, from: Plain, strides: [usize; 4], to: &View, lanes: &[u8]) {
@@ -135,33 +140,36 @@ impl Run<'_, '_, '_> {
         };
         for index in 0..to.layout.batch {
             let ([source], [out]) = views(self.arena, [in_arena.clone()], [image(plan, to, index)]);
-            let source: &[f32] = match from.place {
-                PlainPlace::Arena(_) => bytemuck::cast_slice(source),
+            let skip = index * strides[0];
+            let input = match from.place {
+                PlainPlace::Arena(_) => layout::PlainInput::F32(&bytemuck::cast_slice(source)[skip..]),
                 PlainPlace::Weights(at) => {
-                    bytemuck::cast_slice(&plan.weights[at..at + from.len.div_ceil(LANES)])
+                    let constants = &plan.weights[at..at + from.len.div_ceil(LANES)];
+                    layout::PlainInput::F32(&bytemuck::cast_slice(constants)[skip..])
                 }
-                PlainPlace::Input(input) => f32_input(&self.inputs[input]),
+                PlainPlace::Input(input) => match &self.inputs[input] {
+                    Input::U8(data) => layout::PlainInput::U8(&data[skip..]),
+                    input => layout::PlainInput::F32(&f32_input(input)[skip..]),
+                },
                 PlainPlace::Output(_) => unreachable!("outputs are only written"),
             };
-            let source = &source[index * strides[0]..];
             for_each_part(step.cut, out, to.layout.pixels(), &mut [], &|part, out, _| {
                 let lanes = &lanes[part.first_block..];
                 let first_channel = lanes_before(&to.layout, part.first_block);
                 let strides = [strides[1], strides[2], strides[3]];
-                let input = layout::PlainInput::F32(source);
                 let args = layout::PackArgs { input, strides, width: to.layout.width, first_channel, lanes };
                 (kernels.pack.run)(&args, part.pixels, out);
             });
         }
     }
 
-    fn unpack(&mut self, from: &View, to: Plain, strides: [usize; 4], lanes: &[u8]) {
-        let plan = self.plan;
+    fn unpack(&mut self, step: &Step, from: &View, to: Plain, strides: [usize; 4], lanes: &[u8]) {
+        let (plan, kernels) = (self.plan, self.kernels);
         let in_arena = match to.place {
             PlainPlace::Arena(buffer) => plain_blocks(plan, buffer, to),
             _ => 0..0,
         };
-        let plane = from.layout.pixels();
+        let (plane, width) = (from.layout.pixels(), from.layout.width);
         for index in 0..from.layout.batch {
             let ([input], [target]) = open(plan, self.arena, index, [Some(from)], [in_arena.clone()]);
             let target: &mut [f32] = match to.place {
@@ -169,14 +177,32 @@ impl Run<'_, '_, '_> {
                 PlainPlace::Output(output) => f32_output(&mut self.outputs[output]),
                 _ => unreachable!("unpacking goes to the arena or to an output"),
             };
-            let args = layout::UnpackArgs {
-                input,
-                plane,
-                strides: [strides[1], strides[2], strides[3]],
-                width: from.layout.width,
-                lanes,
+            let target = &mut target[index * strides[0]..];
+            let unpack = |blocks: Range<usize>, pixels: Range<usize>, out: &mut [f32]| {
+                let args = layout::UnpackArgs {
+                    input: &input[blocks.start * plane..],
+                    plane,
+                    strides: [strides[1], strides[2], strides[3]],
+                    width,
+                    lanes: &lanes[blocks],
+                };
+                (kernels.unpack.run)(&args, pixels, out);
             };
-            (self.kernels.unpack.run)(&args, 0..plane, &mut target[index * strides[0]..]);
+            let runs = Cut { along: Along::Blocks { unit: 1 }, ..step.cut };
+            match step.cut.along {
+                Along::Blocks { .. } => {
+                    let start = |block: usize| lanes_before(&from.layout, block) * strides[1];
+                    for_each_run(runs, target, lanes.len(), &start, &|blocks, out| {
+                        unpack(blocks, 0..plane, out);
+                    });
+                }
+                Along::Pixels { .. } => {
+                    let start = |row: usize| row * strides[2];
+                    for_each_run(runs, target, from.layout.height, &start, &|rows, out| {
+                        unpack(0..lanes.len(), rows.start * width..rows.end * width, out);
+                    });
+                }
+            }
         }
     }
 
@@ -208,7 +234,7 @@ impl Run<'_, '_, '_> {
         }
     }
 
-    fn copy_plain(&mut self, from: Plain, to: Plain, copy: &Strided, fill: Option<f32>) {
+    fn copy_plain(&mut self, step: &Step, [from, to]: [Plain; 2], copy: &Strided, fill: Option<f32>) {
         let plan = self.plan;
         let in_arena = |plain: Plain| match plain.place {
             PlainPlace::Arena(buffer) => plain_blocks(plan, buffer, plain),
@@ -229,17 +255,43 @@ impl Run<'_, '_, '_> {
         if let Some(value) = fill {
             target.fill(value);
         }
-        copy_box(source, target, copy);
-        if matches!(to.place, PlainPlace::Output(_)) {
-            canonicalize(target);
-        }
+        let is_output = matches!(to.place, PlainPlace::Output(_));
+        let outer = copy.outermost().unwrap_or(0);
+        let start = |unit: usize| copy.to_start + unit * copy.to_strides[outer];
+        for_each_run(step.cut, target, copy.extents[outer], &start, &|units, target| {
+            let mut own = *copy;
+            own.extents[outer] = units.len();
+            own.from_start += units.start * copy.from_strides[outer];
+            // A part's elements begin with its first unit, but for the first part's.
+            own.to_start = if units.start == 0 { copy.to_start } else { 0 };
+            copy_box(source, target, &own);
+            if is_output {
+                canonicalize(target);
+            }
+        });
     }
 
-    fn copy_pixels(&mut self, from: &View, to: &View, copy: &Strided) {
+    fn copy_pixels(&mut self, step: &Step, from: &View, to: &View, copy: &Strided) {
+        let [blocks, rows] = copy.blocks_and_rows();
+        let unit = copy.to_strides[rows];
         for index in 0..to.layout.batch {
             let ([source], [target]) =
                 open(self.plan, self.arena, index, [Some(from)], [image(self.plan, to, index)]);
-            copy_box(source, target, copy);
+            for_each_part(step.cut, target, to.layout.pixels(), &mut [], &|part, planes, _| {
+                let first = part.pixels.start / unit;
+                let end = part.pixels.end.div_ceil(unit).min(copy.extents[rows]);
+                if first >= end {
+                    return;
+                }
+                let mut own = *copy;
+                (own.extents[blocks], own.extents[rows]) = (1, end - first);
+                own.from_start +=
+                    first * copy.from_strides[rows] + part.first_block * copy.from_strides[blocks];
+                for plane in planes.iter_mut() {
+                    copy_box(source, plane, &own);
+                    own.from_start += copy.from_strides[blocks];
+                }
+            });
         }
     }
 
@@ -265,12 +317,7 @@ impl Run<'_, '_, '_> {
             _ => None,
         };
         for index in 0..conv.output.layout.batch {
-            let writes = [
-                image(plan, &conv.output, index),
-                optional_image(plan, conv.negative.as_ref(), index),
-                optional_image(plan, conv.squeeze.as_ref(), index),
-                scratch.clone(),
-            ];
+            let writes = written(plan, conv, index, scratch.clone());
             let (operands, [output, negative, means, scratch]) =
                 open(plan, self.arena, index, operands(conv), writes);
             let input = operands[0];
@@ -367,12 +414,7 @@ impl Run<'_, '_, '_> {
         let (weights, bias) = (&plan.weights[conv.weights.clone()], &plan.weights[conv.bias.clone()]);
         let scratch = self.scratch(step);
         for index in 0..conv.output.layout.batch {
-            let writes = [
-                image(plan, &conv.output, index),
-                optional_image(plan, conv.negative.as_ref(), index),
-                optional_image(plan, conv.squeeze.as_ref(), index),
-                scratch.clone(),
-            ];
+            let writes = written(plan, conv, index, scratch.clone());
             let (operands, [output, negative, means, scratch]) =
                 open(plan, self.arena, index, operands(conv), writes);
             let input = operands[0];
@@ -402,12 +444,9 @@ impl Run<'_, '_, '_> {
         let (in_plane, plane) = (conv.geometry.in_pixels(), conv.output.layout.pixels());
         let (weights, bias) = (&plan.weights[conv.weights.clone()], &plan.weights[conv.bias.clone()]);
         for index in 0..conv.output.layout.batch {
-            let writes = [
-                image(plan, &conv.output, index),
-                optional_image(plan, conv.negative.as_ref(), index),
-                optional_image(plan, conv.squeeze.as_ref(), index),
-            ];
-            let (operands, [output, negative, means]) = open(plan, self.arena, index, operands(conv), writes);
+            let writes = written(plan, conv, index, 0..0);
+            let (operands, [output, negative, means, _]) =
+                open(plan, self.arena, index, operands(conv), writes);
             let input = operands[0];
             let negative = conv.negative.as_ref().map(|_| negative);
             for_each_part_with(step.cut, output, negative, plane, &mut [], &|part, out, _| {
@@ -539,7 +578,7 @@ impl Run<'_, '_, '_> {
         }
     }
 
-    fn global_pool(&mut self, kind: PoolKind, input: &View, output: &View) {
+    fn global_pool(&mut self, step: &Step, kind: PoolKind, input: &View, output: &View) {
         let kind = match kind {
             PoolKind::Max => pool::PoolKind::Max,
             PoolKind::Average => pool::PoolKind::Average,
@@ -547,15 +586,23 @@ impl Run<'_, '_, '_> {
         for index in 0..output.layout.batch {
             let ([x], [out]) =
                 open(self.plan, self.arena, index, [Some(input)], [image(self.plan, output, index)]);
-            (self.kernels.global_pool.run)(kind, input.layout.width, x, out);
+            pool_planes(self.kernels, step.cut, kind, &input.layout, x, out);
         }
     }
 
-    fn max_min(&mut self, input: &View, positive: &View, negative: &View) {
+    fn max_min(&mut self, step: &Step, input: &View, [positive, negative]: [&View; 2]) {
+        let kernels = self.kernels;
+        let plane = input.layout.pixels();
         for index in 0..input.layout.batch {
             let writes = [image(self.plan, positive, index), image(self.plan, negative, index)];
-            let ([x], [positive, negative]) = open(self.plan, self.arena, index, [Some(input)], writes);
-            (self.kernels.maxmin.run)(x, positive, negative);
+            let ([x], halves) = open(self.plan, self.arena, index, [Some(input)], writes);
+            for_each_part_of(step.cut, halves, plane, &mut [], &|part, out, _| {
+                let (positive, negative) = out.split_at_mut(out.len() / 2);
+                for (block, (positive, negative)) in positive.iter_mut().zip(negative).enumerate() {
+                    let start = (part.first_block + block) * plane + part.pixels.start;
+                    (kernels.maxmin.run)(&x[start..start + positive.len()], positive, negative);
+                }
+            });
         }
     }
 
@@ -574,27 +621,38 @@ impl Run<'_, '_, '_> {
         }
     }
 
-    fn softmax(&mut self, input: &View, output: &View, lanes: &[u8]) {
-        for index in 0..output.layout.batch {
-            let ([x], [out]) =
-                open(self.plan, self.arena, index, [Some(input)], [image(self.plan, output, index)]);
-            let args = SoftmaxArgs { input: x, lanes };
-            (self.kernels.softmax.run)(&args, 0..output.layout.pixels(), out);
-        }
+    fn softmax(&mut self, step: &Step, input: &View, output: &View, lanes: &[u8]) {
+        let kernels = self.kernels;
+        self.for_each_pixel(step, [input, output], &|input, out| {
+            (kernels.softmax.run)(&SoftmaxArgs { input, lanes }, 0..out.len() / lanes.len(), out);
+        });
     }
 
     fn lrn(
         &mut self,
+        step: &Step,
         lanes: &[u8],
-        input: &View,
-        output: &View,
+        maps: [&View; 2],
         (size, alpha, beta, bias): (usize, f32, f32, f32),
     ) {
+        let kernels = self.kernels;
+        self.for_each_pixel(step, maps, &|input, out| {
+            let args = LrnArgs { input, lanes, size, alpha, beta, bias };
+            (kernels.lrn.run)(&args, 0..out.len() / lanes.len(), out);
+        });
+    }
+
+    /// What is computed for each pixel from all its channels.
+    fn for_each_pixel(
+        &mut self,
+        step: &Step,
+        [input, output]: [&View; 2],
+        compute: &(impl Fn(&[Block], &mut [Block]) + Sync),
+    ) {
         for index in 0..output.layout.batch {
-            let ([x], [out]) =
-                open(self.plan, self.arena, index, [Some(input)], [image(self.plan, output, index)]);
-            let args = LrnArgs { input: x, lanes, size, alpha, beta, bias };
-            (self.kernels.lrn.run)(&args, 0..output.layout.pixels(), out);
+            let writes = [image(self.plan, output, index), self.scratch(step)];
+            let ([x], [out, scratch]) = open(self.plan, self.arena, index, [Some(input)], writes);
+            across_channels(step.cut, x, out, output.layout.pixels(), scratch, compute);
         }
     }
 
@@ -656,6 +714,16 @@ impl Run<'_, '_, '_> {
 fn operands(conv: &ConvWork) -> [Option<&View>; 4] {
     let [scale, bias] = conv.scale.as_ref().map_or([None; 2], |pair| pair.each_ref().map(Some));
     [Some(&conv.input), conv.residual.as_ref(), scale, bias]
+}
+
+/// What a convolution writes of one image: output, MaxMin's other half, means of planes; and its scratch.
+fn written(plan: &Plan, conv: &ConvWork, index: usize, scratch: Range<usize>) -> [Range<usize>; 4] {
+    [
+        image(plan, &conv.output, index),
+        optional_image(plan, conv.negative.as_ref(), index),
+        optional_image(plan, conv.squeeze.as_ref(), index),
+        scratch,
+    ]
 }
 
 /// The sizes of a pool with this stride.

@@ -92,17 +92,7 @@ fn multiply(kernels: &Kernels, args: &ConvArgs<'_>, columns: &[Block], at: usize
     let mut live = [LANES as u8; MAX_COLUMN];
     let blocks = k.div_ceil(LANES);
     let count = columns.len() / blocks;
-    let geometry = ConvGeometry {
-        in_height: 1,
-        in_width: count,
-        out_height: 1,
-        out_width: count,
-        kernel: [1, 1],
-        stride: [1, 1],
-        dilation: [1, 1],
-        pad_top: 0,
-        pad_left: 0,
-    };
+    let geometry = ConvGeometry { in_width: count, out_width: count, ..ConvGeometry::ONE_PIXEL };
     assert!(blocks <= MAX_COLUMN, "a window of at most {} channels and taps", MAX_COLUMN * LANES);
     live[blocks - 1] = (k - (blocks - 1) * LANES) as u8;
     for (group, out) in out.chunks_mut(GROUP).enumerate() {

@@ -235,7 +235,6 @@ entry_points! {
     pool_avx2(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::pool;
     maxmin_pool_avx2(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::maxmin_pool;
     global_pool_avx2(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
-    squeeze_avx2(width: usize, rows: &[Block], sum: &mut Block) = pool::squeeze;
     grouped_tile_avx2[M](row: &GroupedRow<'_>, first: usize, at: usize, out: &mut [&mut [Block]]) = grouped::tile::<_, M>;
 }
 
@@ -349,6 +348,5 @@ pub(crate) fn kernels() -> Kernels {
         pool: kernel!(pool_avx2),
         maxmin_pool: kernel!(maxmin_pool_avx2),
         global_pool: kernel!(global_pool_avx2),
-        squeeze: kernel!(squeeze_avx2),
     }
 }

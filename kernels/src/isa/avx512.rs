@@ -155,7 +155,6 @@ entry_points! {
     pool_avx512(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::pool;
     maxmin_pool_avx512(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::maxmin_pool;
     global_pool_avx512(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
-    squeeze_avx512(width: usize, rows: &[Block], sum: &mut Block) = pool::squeeze;
     grouped_tile_avx512[M](row: &GroupedRow<'_>, first: usize, at: usize, out: &mut [&mut [Block]]) = grouped::tile::<_, M>;
 }
 
@@ -292,6 +291,5 @@ pub(crate) fn kernels() -> Kernels {
         pool: kernel!(pool_avx512),
         maxmin_pool: kernel!(maxmin_pool_avx512),
         global_pool: kernel!(global_pool_avx512),
-        squeeze: kernel!(squeeze_avx512),
     }
 }

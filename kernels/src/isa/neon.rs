@@ -215,7 +215,6 @@ entry_points! {
     pool_neon(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::pool;
     maxmin_pool_neon(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::maxmin_pool;
     global_pool_neon(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
-    squeeze_neon(width: usize, rows: &[Block], sum: &mut Block) = pool::squeeze;
     grouped_tile_neon[M](row: &GroupedRow<'_>, first: usize, at: usize, out: &mut [&mut [Block]]) = grouped::tile::<_, M>;
 }
 
@@ -343,6 +342,5 @@ pub(crate) fn kernels() -> Kernels {
         pool: kernel!(pool_neon),
         maxmin_pool: kernel!(maxmin_pool_neon),
         global_pool: kernel!(global_pool_neon),
-        squeeze: kernel!(squeeze_neon),
     }
 }

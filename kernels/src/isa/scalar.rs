@@ -239,7 +239,6 @@ macro_rules! scalar_table {
             maxmin_scalar(input: &[Block], positive: &mut [Block], negative: &mut [Block]) = elementwise::maxmin;
             depthwise_any_scalar[P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip_of_any::<_, P>;
             global_pool_scalar(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
-            squeeze_scalar(width: usize, rows: &[Block], sum: &mut Block) = pool::squeeze;
             grouped_tile_scalar[M](row: &GroupedRow<'_>, first: usize, at: usize, out: &mut [&mut [Block]]) =
                 grouped::tile::<_, M>;
             winograd_input_scalar[T](batch: &Batch<'_>, input: &[Block], v: &mut [Block], stride: usize) =
@@ -331,7 +330,6 @@ macro_rules! scalar_table {
                 pool: kernel!(pool_scalar),
                 maxmin_pool: kernel!(maxmin_pool_scalar),
                 global_pool: kernel!(global_pool_scalar),
-                squeeze: kernel!(squeeze_scalar),
             }
         }
     };

@@ -140,17 +140,7 @@ impl<'g> Builder<'g> {
     }
 
     pub(super) fn dense(&mut self, node: &'g Node, after: Activation) -> Result<()> {
-        let geometry = ConvGeometry {
-            in_height: 1,
-            in_width: 1,
-            out_height: 1,
-            out_width: 1,
-            kernel: [1, 1],
-            stride: [1, 1],
-            dilation: [1, 1],
-            pad_top: 0,
-            pad_left: 0,
-        };
+        let geometry = ConvGeometry::ONE_PIXEL;
         let macs = self.graph.node_macs(node);
         let before = Activation::Identity;
         let (residual, scale, residual_scale, max_min) = (None, None, None, None);

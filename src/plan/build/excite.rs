@@ -16,11 +16,15 @@ use crate::run::parallel::{Along, Cut};
 /// Weights, in multiply-accumulates, that are worth another thread: a gate is bound by reading them, some 256 KB a part.
 const MACS_PER_PART: usize = 65_536;
 
+/// Pixels of one block whose products wait for each other: 8 KB beside as much of the map and of the result.
+const PRODUCTS_AT_A_TIME: usize = 128;
+
 impl<'g> Builder<'g> {
     pub(super) fn excite(&mut self, node: &'g Node, excite: &Excite) -> Result<()> {
         match excite {
             Excite::Gate { layers, plus_one } => self.gate(node, layers, *plus_one),
             Excite::Scale { after, .. } => self.scale(node, *after),
+            Excite::Concurrent { larger } => self.concurrent(node, *larger),
             Excite::ScaledConv(conv) => self.convolution(node, conv, None),
         }
     }
@@ -112,6 +116,30 @@ impl<'g> Builder<'g> {
         let output = self.make_blocked(node.output);
         let work = Work::Scale { input, scale, residual, after, output };
         self.push(node.name.clone(), work, "scale, residual and activation in one pass")
+    }
+
+    fn concurrent(&mut self, node: &'g Node, larger: bool) -> Result<()> {
+        let input = self.blocks_of(node.inputs[0])?;
+        let scale = self.per_channel(node, node.inputs[1], &input)?;
+        let spatial = self.blocks_of(node.inputs[2])?;
+        let output = self.make_blocked(node.output);
+        let pixels = output.layout.pixels();
+        let work = Work::Concurrent { larger, input, scale, spatial, output };
+        let bytes = work.bytes();
+        let cut = self.cut_bytes(bytes, work.output_layout());
+        self.push_step(Step {
+            name: node.name.clone(),
+            op: work.verb().into(),
+            algorithm: work.verb().into(),
+            why: "scaled by channels and by pixels in one pass".to_owned(),
+            macs: 0,
+            bytes,
+            buffers: work.buffers(),
+            work,
+            scratch: None,
+            scratch_blocks: cut.parts * pixels.min(PRODUCTS_AT_A_TIME),
+            cut,
+        })
     }
 
     /// The scale of a convolution's output channels, and its bias times that.

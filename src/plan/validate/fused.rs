@@ -54,6 +54,19 @@ impl Validator<'_> {
         Ok(target.size() as u128 * LANES as u128)
     }
 
+    pub(super) fn concurrent(&self, input: &View, gates: [&View; 2], output: &View) -> Check<u128> {
+        let (source, target) = self.pair(input, output)?;
+        let layout = &output.layout;
+        ensure(source.blocks == target.blocks, "operands of different sizes")?;
+        let [scale, spatial] = gates.map(|gate| self.read(gate, layout.batch));
+        let (scale, spatial) = (scale?, spatial?);
+        ensure(scale.blocks >= layout.blocks(), "an operand that is too small")?;
+        ensure(spatial.blocks >= layout.pixels(), "an operand that is too small")?;
+        ensure(self.scratch()?.0 >= 1, "too little scratch")?;
+        self.apart_with_scratch(&[source, scale, spatial], &[target])?;
+        Ok(target.size() as u128 * LANES as u128)
+    }
+
     /// Parts that lie one after the other, as large as the positions of their phase.
     pub(super) fn pool_fragments(&self, pool: &Pool, input: &View, parts: &[View]) -> Check<u128> {
         let [down, across] = pool.stride;
@@ -103,7 +116,7 @@ impl Validator<'_> {
     }
 
     /// As [`Checked::apart`], with the step's scratch among what is written.
-    fn apart_with_scratch(&self, reads: &[Extent], writes: &[Extent]) -> Check {
+    pub(super) fn apart_with_scratch(&self, reads: &[Extent], writes: &[Extent]) -> Check {
         let (_, scratch) = self.scratch()?;
         let writes: Vec<Extent> = writes.iter().copied().chain(scratch).collect();
         self.apart(reads, &writes)

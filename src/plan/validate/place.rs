@@ -120,6 +120,14 @@ pub(super) trait Checked {
         }
     }
 
+    /// As `plain_read`, and bytes of the caller's, which packing takes as they are.
+    fn packed(&self, plain: &Plain) -> Check {
+        let PlainPlace::Input(index) = plain.place else { return self.plain_read(plain) };
+        let port = self.plan().inputs.get(index).ok_or("an unknown input")?;
+        ensure(matches!(port.dtype, DType::F32 | DType::U8), "an input of indices")?;
+        ensure(port.len() == plain.len, "another number of elements than the input")
+    }
+
     fn plain_written(&self, plain: &Plain) -> Check {
         match plain.place {
             PlainPlace::Output(index) => {

@@ -1,0 +1,107 @@
+//! How a step is shared out: as many parts as its bytes are worth, along what its kernel can be given in pieces.
+
+use super::Builder;
+use crate::plan::layout::Blocked;
+use crate::plan::step::{Work, unpacked_in_runs};
+use crate::run::parallel::{Along, Cut, MAX_PLANES};
+
+/// Bytes that are worth a thread: their 10 us are several times what it costs to hand work over.
+const BYTES_PER_PART: u64 = 256 << 10;
+
+/// Pixels that are taken at a time across all channels.
+const PIXELS_AT_A_TIME: usize = 16;
+
+impl Builder<'_> {
+    /// How a step that is bound by memory is cut, and the blocks of scratch that its parts need together.
+    pub(super) fn cut(&self, work: &Work, bytes: u64) -> (Cut, usize) {
+        let parts = self.parts_of(bytes);
+        match work {
+            Work::Unpack { from, strides, .. } => match unpacked_in_runs(&from.layout, *strides) {
+                Some(Along::Blocks { unit }) => (runs(parts, from.layout.blocks(), unit), 0),
+                Some(along) => (Cut { parts: parts.min(from.layout.height), along }, 0),
+                None => (Cut::WHOLE, 0),
+            },
+            Work::Convert { to, .. } => (runs(parts, to.len, sinew_kernels::LANES), 0),
+            Work::CopyPlain { copy, .. } => {
+                (runs(parts, copy.outermost().map_or(1, |outer| copy.extents[outer]), 1), 0)
+            }
+            Work::CopyPixels { to, copy, .. } => {
+                let [_, rows] = copy.blocks_and_rows();
+                let (blocks, along) = (to.layout.blocks(), Along::Pixels { unit: copy.to_strides[rows] });
+                (if blocks >= parts { runs(parts, blocks, 1) } else { Cut { parts, along } }, 0)
+            }
+            Work::GlobalPool { input, .. } => (runs(parts, input.layout.blocks(), 1), 0),
+            Work::Softmax { output, .. } | Work::Lrn { output, .. } => {
+                let (blocks, parts) = (output.layout.blocks(), parts.min(output.layout.pixels()));
+                if parts == 1 || blocks > MAX_PLANES {
+                    return (Cut::WHOLE, 0);
+                }
+                let cut = Cut { parts, along: Along::Pixels { unit: 1 } };
+                (cut, parts * 2 * blocks * PIXELS_AT_A_TIME)
+            }
+            _ => (self.cut_bytes(bytes, work.output_layout()), 0),
+        }
+    }
+
+    /// Blocks, or rows where there are fewer blocks than parts.
+    pub(super) fn cut_bytes(&self, bytes: u64, layout: Option<&Blocked>) -> Cut {
+        let Some(layout) = layout else { return Cut::WHOLE };
+        let parts = self.parts_of(bytes);
+        if layout.blocks() >= parts {
+            return Cut { parts, along: Along::Blocks { unit: 1 } };
+        }
+        Cut { parts, along: Along::Pixels { unit: layout.width.max(1) } }
+    }
+
+    fn parts_of(&self, bytes: u64) -> usize {
+        self.options.threads.min((bytes / BYTES_PER_PART) as usize).max(1)
+    }
+}
+
+/// Runs of `count` units, no more parts than there are.
+fn runs(parts: usize, count: usize, unit: usize) -> Cut {
+    Cut { parts: parts.min(count.div_ceil(unit)).max(1), along: Along::Blocks { unit } }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::graph::{Graph, MaxMinOrder, Op, PoolKind};
+    use crate::plan::{Plan, PlanOptions};
+    use crate::tensor::DType;
+
+    /// The parts of each kind of step of one node, for 3 threads.
+    fn parts(shape: [usize; 4], op: Op) -> Vec<(String, usize)> {
+        let mut graph = Graph::default();
+        let x = graph.add_value("x", shape.to_vec(), DType::F32);
+        graph.inputs.push(x);
+        let y = graph.add_node("y", op, vec![x]).expect("it fits");
+        graph.outputs.push(y);
+        let options = PlanOptions { threads: 3, ..PlanOptions::default() };
+        let plan = Plan::new(&graph, &options).expect("a checked graph is planned");
+        plan.steps.iter().map(|step| (step.op.to_string(), step.cut.parts)).collect()
+    }
+
+    #[test]
+    fn large_steps_are_shared_out_and_small_ones_are_not() {
+        let ops = [
+            Op::Softmax { axis: 1 },
+            Op::Lrn { size: 5, alpha: 0.5, beta: 0.75, bias: 1.0 },
+            Op::GlobalPool(PoolKind::Average),
+            Op::GlobalPool(PoolKind::Max),
+            Op::MaxMin { order: MaxMinOrder::PositiveFirst },
+            Op::Slice { start: vec![0, 0, 1, 1], step: vec![1, 1, 2, 2], size: vec![1, 48, 47, 47] },
+        ];
+        for op in ops {
+            let large = parts([1, 48, 96, 96], op.clone());
+            // One pixel of every plane is little to unpack.
+            let whole = |step: &str| step == "unpack" && matches!(op, Op::GlobalPool(_));
+            for (step, parts) in &large {
+                assert_eq!(*parts == 1, whole(step), "{step} of {}: {large:?}", op.name());
+            }
+            if !matches!(op, Op::Slice { .. }) {
+                let small = parts([1, 48, 8, 8], op.clone());
+                assert!(small.iter().all(|&(_, parts)| parts == 1), "{}: {small:?}", op.name());
+            }
+        }
+    }
+}
