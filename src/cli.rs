@@ -5,6 +5,7 @@
 
 mod bench;
 mod compile;
+mod compiled;
 mod demo;
 mod densify;
 mod engine;

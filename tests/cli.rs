@@ -645,6 +645,65 @@ fn algorithms_can_be_chosen() {
     assert!(tiled.iter().all(|name| !name.starts_with("winograd-4")), "{tiled:?}");
 }
 
+// ---- compiled models ----
+
+#[test]
+fn a_compiled_model_is_read_like_the_file_it_was_made_of() {
+    let folder = Folder::new("compiled");
+    let compiled = folder.path("demo.sinew");
+    json(&["compile", DEMO, "-o", &compiled, "--threads", "2"]);
+    let (of_onnx, of_compiled) = (["run", DEMO, "--seed", "3"], ["run", &compiled, "--seed", "3"]);
+    let (want, got) = (json(&of_onnx), json(&of_compiled));
+    assert_eq!((&got["outputs"], &got["threads"]), (&want["outputs"], &Value::from(1)));
+    assert_eq!(json(&[&of_compiled[..], &["--threads", "2"]].concat())["outputs"], want["outputs"]);
+
+    let (want, got) = (json(&["plan", DEMO, "--threads", "2"]), json(&["plan", &compiled]));
+    for key in ["threads", "steps", "weights_bytes", "arena_bytes", "scratch_bytes"] {
+        assert_eq!(got[key], want[key], "{key}");
+    }
+    assert!(got["weights_growth"].is_null() && got["parameters_bytes"].is_null());
+    assert!(json(&["bench", &compiled, "--runs", "1"])["gflops"].as_f64() > Some(0.0));
+    let told = json(&["inspect", &compiled]);
+    has(&told, &["bytes", "macs", "inputs", "outputs", "ops", "threads", "weights_bytes", "arena_bytes"]);
+    assert_eq!(told["inputs"], json(&["inspect", DEMO])["inputs"]);
+    assert!(told["parameters"].is_null() && told["ops"]["Conv"].as_u64() > Some(0));
+    for command in ["run", "plan", "bench", "inspect"] {
+        assert!(!succeeds(&[command, &compiled]).is_empty());
+    }
+}
+
+#[test]
+fn what_a_compiled_model_has_settled_is_no_option() {
+    let folder = Folder::new("settled");
+    let compiled = folder.path("demo.sinew");
+    json(&["compile", DEMO, "-o", &compiled, "--threads", "2"]);
+    let options: [&[&str]; 8] = [
+        &["--shape", "input=2x3x32x32"],
+        &["--conv", "direct"],
+        &["--winograd", "off"],
+        &["--winograd-error", "4"],
+        &["--compact-weights"],
+        &["--shortcut", "add"],
+        &["--without", "stack_streams"],
+        &["--threads", "3"],
+    ];
+    for command in ["run", "plan", "bench"] {
+        for option in options {
+            let error = refused(&[&[command, &compiled], option].concat());
+            assert!(error.contains(&compiled) && error.contains(option[0]), "{error}");
+        }
+    }
+    assert!(refused(&["run", &compiled, "--batch", "2"]).contains("--batch"));
+    assert!(refused(&["plan", &compiled, "--io", "blocked"]).contains("--io"));
+    assert!(refused(&["inspect", &compiled, "--shape", "x=1x3x8x8"]).contains("--shape"));
+    let again = folder.path("again");
+    assert!(refused(&["compile", &compiled, "-o", &again]).contains("ONNX"));
+    assert!(refused(&["densify", &compiled, "--last", "1", "-o", &again]).contains("ONNX"));
+    let cut = std::fs::read(&compiled).expect("a file that was just written");
+    let cut = folder.write("cut.sinew", &cut[..1000]);
+    assert!(refused(&["run", &cut]).contains("cut.sinew"));
+}
+
 // ---- bench, machine, demo ----
 
 #[test]

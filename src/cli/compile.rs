@@ -9,7 +9,7 @@ use sinew::plan::Io;
 use super::files::Staged;
 use super::load::{Loaded, ModelArguments, load};
 use super::times::{bytes, count};
-use super::{Failure, Report, Result};
+use super::{Failure, Report, Result, compiled};
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -24,6 +24,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Report> {
+    compiled::refuse(&arguments.model.model)?;
     let Loaded { model, notices, .. } = load(&arguments.model, None, Io::Plain)?;
     let plan = model.plan();
     let mut file = Vec::new();

@@ -60,7 +60,20 @@ impl EngineArguments {
     }
 
     pub(super) fn session_options(&self) -> SessionOptions {
-        SessionOptions { isa: self.isa, ..SessionOptions::default() }
+        SessionOptions { isa: self.isa, threads: Some(self.threads()) }
+    }
+
+    /// The first option here that a plan depends on, but the number of threads.
+    pub(super) fn of_the_plan(&self) -> Option<&'static str> {
+        let given = [
+            ("--conv", self.conv.is_some()),
+            ("--winograd", self.winograd.is_some()),
+            ("--winograd-error", self.winograd_error.is_some()),
+            ("--compact-weights", self.compact_weights),
+            ("--shortcut", self.shortcut.is_some()),
+            ("--without", !self.without.is_empty()),
+        ];
+        given.into_iter().find_map(|(name, given)| given.then_some(name))
     }
 }
 

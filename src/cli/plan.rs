@@ -27,7 +27,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Report> {
     let Loaded { model, notices, parameters, macs, recovery } = load(&arguments.model, None, arguments.io)?;
     let plan = model.plan();
     let mut report = Report { notices, ..Report::default() };
-    let (name, threads) = (arguments.model.model.display(), engine.threads());
+    let (name, threads) = (arguments.model.model.display(), model.threads());
     report.line(format!(
         "{name}: {} steps, threads {threads} (the plan of every instruction set)",
         plan.steps.len()
@@ -63,10 +63,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<Report> {
         report.line(format!("recovered {} at \"{}\"", found.what, found.node));
     }
     let (weights, arena, scratch) = (plan.weights_bytes(), plan.arena_bytes(), plan.scratch_bytes());
-    let in_file = parameters * size_of::<f32>() as u64;
-    let growth = if in_file == 0 { 1.0 } else { weights as f64 / in_file as f64 };
+    let in_file = parameters.map(|parameters| parameters * size_of::<f32>() as u64);
+    let growth = in_file.map(|bytes| if bytes == 0 { 1.0 } else { weights as f64 / bytes as f64 });
+    let times = growth.map_or(String::new(), |growth| format!(", {growth:.2} times the file's parameters"));
     let told = |what: &str, exact: u64| format!("{what} {} bytes ({})", count(exact), bytes(exact));
-    report.line(format!("{}, {growth:.2} times the file's parameters", told("weights", weights as u64)));
+    report.line(told("weights", weights as u64) + &times);
     report.line(format!("{}, of which scratch {} bytes", told("arena", arena as u64), count(scratch as u64)));
     let passes: Vec<Value> =
         model.passes().iter().map(|pass| json!({ "name": pass.name, "rewrites": pass.rewrites })).collect();

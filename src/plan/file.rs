@@ -25,7 +25,7 @@ use crate::run::arena::ALIGN;
 compile_error!("compiled models hold little-endian numbers that are used where they lie");
 
 /// The first bytes of every file: a name, and line ends that a text transfer would change.
-const MAGIC: [u8; 8] = *b"SINEW\r\n\x1a";
+pub const MAGIC: [u8; 8] = *b"SINEW\r\n\x1a";
 
 /// Readers know this version only: a plan is written for the steps that this version has.
 const VERSION: u32 = 1;
