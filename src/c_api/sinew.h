@@ -320,36 +320,6 @@ typedef struct sinew_message {
 } sinew_message;
 
 /*
- An input or output. What it points at stays until the model is freed.
- */
-typedef struct sinew_tensor_info {
-  /*
-   Its name in the model.
-   */
-  const char *name;
-  /*
-   One of `SINEW_DTYPE_*`.
-   */
-  int32_t dtype;
-  /*
-   The number of dimensions.
-   */
-  size_t rank;
-  /*
-   The extent of each; elements are row-major.
-   */
-  const size_t *shape;
-  /*
-   The product of the shape.
-   */
-  size_t elements;
-  /*
-   The size of its memory.
-   */
-  size_t bytes;
-} sinew_tensor_info;
-
-/*
  A step of a run. What it points at stays until the model is freed.
  */
 typedef struct sinew_step_info {
@@ -392,6 +362,36 @@ typedef struct sinew_memory {
    */
   size_t scratch_bytes;
 } sinew_memory;
+
+/*
+ An input or output. What it points at stays until the model is freed.
+ */
+typedef struct sinew_tensor_info {
+  /*
+   Its name in the model.
+   */
+  const char *name;
+  /*
+   One of `SINEW_DTYPE_*`.
+   */
+  int32_t dtype;
+  /*
+   The number of dimensions.
+   */
+  size_t rank;
+  /*
+   The extent of each; elements are row-major.
+   */
+  const size_t *shape;
+  /*
+   The product of the shape.
+   */
+  size_t elements;
+  /*
+   The size of its memory.
+   */
+  size_t bytes;
+} sinew_tensor_info;
 
 #ifdef __cplusplus
 extern "C" {
@@ -499,22 +499,6 @@ sinew_status sinew_model_free(struct sinew_model *model);
 const char *sinew_model_name(const struct sinew_model *model);
 
 /*
- The number of inputs; 0 for no model.
-
- # Safety
- The model is null, or one that was not freed.
- */
-size_t sinew_model_input_count(const struct sinew_model *model);
-
-/*
- The number of outputs; 0 for no model.
-
- # Safety
- The model is null, or one that was not freed.
- */
-size_t sinew_model_output_count(const struct sinew_model *model);
-
-/*
  The number of steps of a run; 0 for no model.
 
  # Safety
@@ -529,6 +513,40 @@ size_t sinew_model_step_count(const struct sinew_model *model);
  The model is null, or one that was not freed.
  */
 size_t sinew_model_threads(const struct sinew_model *model);
+
+/*
+ What a step is.
+
+ # Safety
+ The model was not freed; `info` points at the structure.
+ */
+sinew_status sinew_model_step(const struct sinew_model *model,
+                              size_t index,
+                              struct sinew_step_info *info);
+
+/*
+ The memory that the model and each of its sessions need, before a session is made.
+
+ # Safety
+ The model was not freed; `memory` points at the structure.
+ */
+sinew_status sinew_model_memory(const struct sinew_model *model, struct sinew_memory *memory);
+
+/*
+ The number of inputs; 0 for no model.
+
+ # Safety
+ The model is null, or one that was not freed.
+ */
+size_t sinew_model_input_count(const struct sinew_model *model);
+
+/*
+ The number of outputs; 0 for no model.
+
+ # Safety
+ The model is null, or one that was not freed.
+ */
+size_t sinew_model_output_count(const struct sinew_model *model);
 
 /*
  What an input is.
@@ -551,16 +569,6 @@ sinew_status sinew_model_output(const struct sinew_model *model,
                                 struct sinew_tensor_info *info);
 
 /*
- What a step is.
-
- # Safety
- The model was not freed; `info` points at the structure.
- */
-sinew_status sinew_model_step(const struct sinew_model *model,
-                              size_t index,
-                              struct sinew_step_info *info);
-
-/*
  The index of the input of that name.
 
  # Safety
@@ -579,14 +587,6 @@ sinew_status sinew_model_find_input(const struct sinew_model *model,
 sinew_status sinew_model_find_output(const struct sinew_model *model,
                                      const char *name,
                                      size_t *index);
-
-/*
- The memory that the model and each of its sessions need, before a session is made.
-
- # Safety
- The model was not freed; `memory` points at the structure.
- */
-sinew_status sinew_model_memory(const struct sinew_model *model, struct sinew_memory *memory);
 
 /*
  Makes a session of a model.
