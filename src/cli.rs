@@ -21,6 +21,7 @@ mod picture;
 mod plan;
 mod progress;
 mod random;
+mod rounding;
 mod run;
 mod table;
 mod times;

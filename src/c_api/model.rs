@@ -52,18 +52,22 @@ pub struct StepInfo {
 /// What a model and each of its sessions need, exactly.
 #[repr(C)]
 pub struct Memory {
-    /// Packed weights: shared by all sessions, used in place where the model is compiled.
+    /// Packed weights: shared by all sessions.
     pub weights_bytes: usize,
     /// The arena of a session.
     pub arena_bytes: usize,
     /// The part of the arena that is scratch.
     pub scratch_bytes: usize,
+    /// The part of the weights that lies in memory of the library: none of a compiled model that is used in place, all
+    /// where its file holds 16-bit weights.
+    pub owned_weights_bytes: usize,
 }
 
 /// Loads a model from a file: compiled, `.sinew`, or ONNX where the library was built with the feature `onnx`.
 ///
 /// A compiled model is mapped and its weights are used where they lie in the file, which nobody may shorten or change
-/// while the model lives; replacing it under its name by a new file is safe.
+/// while the model lives; replacing it under its name by a new file is safe. Weights of 16 bits are widened into memory
+/// of the library.
 ///
 /// # Safety
 /// `path` ends with a zero; `options` (may be null) and `message` (may be null) point at their structures; `model`
@@ -122,7 +126,7 @@ pub unsafe extern "C" fn sinew_model_from_memory(
 }
 
 /// Uses a compiled model where it lies: in flash, or in an array that `sinew compile --c-array` wrote. Its weights are
-/// not copied.
+/// not copied, unless they have 16 bits.
 ///
 /// # Safety
 /// As `sinew_model_open`; `bytes` points at `size` bytes that stay unchanged until the model and all its sessions are
@@ -238,6 +242,7 @@ pub unsafe extern "C" fn sinew_model_memory(model: *const ModelHandle, memory: *
             weights_bytes: plan.weights_bytes(),
             arena_bytes: plan.arena_bytes(),
             scratch_bytes: plan.scratch_bytes(),
+            owned_weights_bytes: plan.owned_weights_bytes(),
         };
         Ok(())
     })

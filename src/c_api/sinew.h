@@ -350,7 +350,7 @@ typedef struct sinew_step_info {
  */
 typedef struct sinew_memory {
   /*
-   Packed weights: shared by all sessions, used in place where the model is compiled.
+   Packed weights: shared by all sessions.
    */
   size_t weights_bytes;
   /*
@@ -361,6 +361,11 @@ typedef struct sinew_memory {
    The part of the arena that is scratch.
    */
   size_t scratch_bytes;
+  /*
+   The part of the weights that lies in memory of the library: none of a compiled model that is used in place, all
+   where its file holds 16-bit weights.
+   */
+  size_t owned_weights_bytes;
 } sinew_memory;
 
 /*
@@ -445,7 +450,8 @@ void sinew_image_options_init(struct sinew_image_options *options);
  Loads a model from a file: compiled, `.sinew`, or ONNX where the library was built with the feature `onnx`.
 
  A compiled model is mapped and its weights are used where they lie in the file, which nobody may shorten or change
- while the model lives; replacing it under its name by a new file is safe.
+ while the model lives; replacing it under its name by a new file is safe. Weights of 16 bits are widened into memory
+ of the library.
 
  # Safety
  `path` ends with a zero; `options` (may be null) and `message` (may be null) point at their structures; `model`
@@ -470,7 +476,7 @@ sinew_status sinew_model_from_memory(const void *bytes,
 
 /*
  Uses a compiled model where it lies: in flash, or in an array that `sinew compile --c-array` wrote. Its weights are
- not copied.
+ not copied, unless they have 16 bits.
 
  # Safety
  As `sinew_model_open`; `bytes` points at `size` bytes that stay unchanged until the model and all its sessions are

@@ -13,7 +13,7 @@ use super::engine::EngineArguments;
 use super::{Failure, Result, compiled, files};
 
 /// A model and how it is prepared.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub(super) struct ModelArguments {
     /// An ONNX file; run, plan, bench and inspect read compiled models, .sinew, as well
     pub(super) model: PathBuf,
@@ -24,7 +24,7 @@ pub(super) struct ModelArguments {
 }
 
 /// Extents that a file leaves open.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub(super) struct ShapeArguments {
     /// All extents of an input whose shape the file leaves open, or another batch; repeatable
     #[arg(long = "shape", value_name = "NAME=1x3x224x224", value_parser = named_shape)]
