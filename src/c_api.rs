@@ -9,6 +9,7 @@ mod handle;
 mod image;
 mod model;
 mod options;
+mod ports;
 mod session;
 mod status;
 

@@ -5,6 +5,7 @@
 
 mod bench;
 mod compile;
+mod compiled;
 mod demo;
 mod densify;
 mod engine;
@@ -20,6 +21,7 @@ mod picture;
 mod plan;
 mod progress;
 mod random;
+mod rounding;
 mod run;
 mod table;
 mod times;

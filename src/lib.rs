@@ -5,6 +5,7 @@
 pub mod c_api;
 pub mod error;
 pub mod graph;
+mod half;
 mod model;
 #[cfg(feature = "onnx")]
 pub mod onnx;

@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::path::Path;
 
+use sinew_kernels::isa::fp_state::FpState;
+
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::optimize::{Applied, optimize};
@@ -33,13 +35,15 @@ impl Model {
     /// # Errors
     /// Where the graph breaks an invariant, or an option names what does not exist.
     pub fn new(mut graph: Graph, options: &Options) -> Result<Self> {
+        // A host may flush denormals; what is computed here must not depend on it.
+        let _state = FpState::set_default();
         let passes = optimize(&mut graph, &options.disabled_passes)?;
         let plan = Plan::new(&graph, &options.plan)?;
         Ok(Self { name: graph.name, plan, passes, threads: options.plan.threads })
     }
 
-    /// Opens a compiled model: the file is mapped and its weights are used there. Nobody may shorten or change the file
-    /// while the model lives; replacing it under its name by a new one is safe.
+    /// Opens a compiled model: the file is mapped and its weights are used there, or widened where they have 16 bits.
+    /// Nobody may shorten or change the file while the model lives; replacing it under its name by a new one is safe.
     ///
     /// # Errors
     /// Where the file cannot be read or is no compiled model of this version, or exceeds a limit.
@@ -69,7 +73,8 @@ impl Model {
         Ok(Self { name, plan, passes: Vec::new(), threads })
     }
 
-    /// Writes the compiled model, `.sinew`: plan and packed weights, the same on every machine.
+    /// Writes the compiled model, `.sinew`: plan and packed weights, the same on every machine. One that was read from
+    /// weights of 16 bits is written with weights of 32, which are the same numbers.
     ///
     /// # Errors
     /// Where writing fails.

@@ -3,6 +3,7 @@
 
 mod build;
 pub mod choose;
+mod f16;
 pub mod file;
 pub mod layout;
 mod memory;
@@ -37,6 +38,8 @@ pub struct PlanOptions {
     pub compact_weights: bool,
     /// Where the identity shortcut of a layer stacked from streams is added.
     pub shortcut: Shortcut,
+    /// How precise the weights of convolutions and dense layers are, and how compiled models store them.
+    pub weights: WeightType,
     /// Whether graph inputs and outputs change layout inside a run.
     pub io: Io,
     /// First-level data cache that blocking assumes, in bytes. Never detected.
@@ -54,6 +57,7 @@ impl Default for PlanOptions {
             winograd_error: None,
             compact_weights: false,
             shortcut: Shortcut::Auto,
+            weights: WeightType::F32,
             io: Io::Plain,
             l1_bytes: 32 << 10,
             l2_bytes: 1 << 20,
@@ -81,6 +85,17 @@ pub enum Shortcut {
     Fold,
     /// To the sums, with one rounding.
     Add,
+}
+
+/// The type of the weights of convolutions and dense layers. Biases and all other constants are f32, and so is what a
+/// run computes with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WeightType {
+    /// As they are.
+    F32,
+    /// Rounded to 16 bits, nearest even, and stored so in compiled models. [`Shortcut::Auto`] then adds: in the centre
+    /// tap, small weights would lose their digits to a factor near one.
+    F16,
 }
 
 /// The layout at the graph's edges.
@@ -130,6 +145,9 @@ pub struct Plan {
     /// Packed weights of all steps; in a compiled model they follow the plan.
     #[serde(skip)]
     pub(crate) weights: Weights,
+    /// Those that a compiled model stores as halves.
+    #[serde(skip)]
+    pub(crate) halves: Vec<f16::Halves>,
     /// Offset of each buffer in the arena, in blocks.
     pub(crate) offsets: Vec<usize>,
     /// Blocks of the arena: values and scratch.
@@ -142,7 +160,8 @@ impl Plan {
     /// Plans a graph.
     ///
     /// # Errors
-    /// Where the graph breaks an invariant or is too large for this machine's address space.
+    /// Where the graph breaks an invariant or is too large for this machine's address space, or 16 bits cannot hold a
+    /// weight that they are to hold.
     pub fn new(graph: &Graph, options: &PlanOptions) -> Result<Self> {
         build::build(graph, options)
     }
@@ -150,6 +169,11 @@ impl Plan {
     /// Bytes of the packed weights.
     pub fn weights_bytes(&self) -> usize {
         size_of_val(&self.weights[..])
+    }
+
+    /// Bytes of the packed weights that lie in memory of their own: none of a compiled model that is used in place.
+    pub fn owned_weights_bytes(&self) -> usize {
+        self.weights.owned_bytes()
     }
 
     /// Bytes of the arena: everything that a run writes besides the caller's outputs. Exact.

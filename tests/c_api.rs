@@ -50,13 +50,13 @@ fn profile_folder() -> PathBuf {
     program.ancestors().nth(2).expect("target/release/deps/test").to_owned()
 }
 
-/// The static library: for compiled models only, in the profile for devices.
+/// The static library, with the shared one beside it: for compiled models only, in the profile for devices.
 fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {
         let target = profile_folder().parent().expect("a target folder").to_owned();
         let arguments =
-            "rustc --quiet -p sinew --lib --crate-type staticlib --profile dist --no-default-features";
+            "rustc --quiet -p sinew --lib --crate-type staticlib,cdylib --profile dist --no-default-features";
         let mut cargo = Command::new(env!("CARGO"));
         cargo.current_dir(root()).args(arguments.split(' ')).args(["--features", "capi", "--target-dir"]);
         succeed(cargo.arg(&target));
@@ -255,11 +255,74 @@ fn a_large_model_loads_at_once_and_needs_what_it_says() {
         words[at + 1].parse::<f64>().expect("a number")
     };
     let model = Model::open(&sinew, &LoadOptions::default()).expect("a file that was just written");
+    assert_eq!(of("owned"), 0.0, "weights of a mapped file are used there");
     assert_eq!(of("arena"), model.plan().arena_bytes() as f64);
     assert!(of("load_ms") < 5.0, "{said}");
     let allowed = of("weights") + of("arena") + of("operands") + 3e6;
     assert!(of("peak") < allowed, "{said}: {} bytes too many", of("peak") - allowed);
     std::fs::remove_file(&sinew).expect("a file of this test");
+}
+
+/// Half of the file; its numbers lie in memory that the library tells of.
+#[test]
+fn weights_of_16_bits_are_read_and_counted() {
+    let onnx = small();
+    let direct = ["--winograd", "off"];
+    let single = compile(&onnx, "single.sinew", &direct);
+    let half = compile(&onnx, "half.sinew", &[&direct[..], &["--weights", "f16"]].concat());
+    let bytes = |path: &Path| std::fs::metadata(path).expect("a file that was just written").len() as f64;
+    assert!((0.45..0.6).contains(&(bytes(&half) / bytes(&single))), "{} of {}", bytes(&half), bytes(&single));
+    let program = build("tests/c/memory.c", "memory_half", &[]);
+    for (path, owned) in [(&single, false), (&half, true)] {
+        let said = succeed(Command::new(&program).arg(path));
+        let words: Vec<&str> = said.split_whitespace().collect();
+        let of = |name: &str| words.iter().position(|word| *word == name).map(|at| words[at + 1]);
+        assert_eq!(of("owned"), if owned { of("weights") } else { Some("0") }, "{said}");
+    }
+    let transformed = compile(&onnx, "half_winograd.sinew", &["--conv", "winograd", "--weights", "f16"]);
+    let program = build("examples/c/two_sessions.c", "two_sessions_half", &[]);
+    for path in [half, transformed] {
+        assert_eq!(succeed(Command::new(&program).arg(&path)), "two sessions, the same bits\n");
+        memcheck(&program, &[&path]);
+    }
+}
+
+#[test]
+fn the_shared_library_exports_the_interface_only() {
+    let shared = library().with_extension("so");
+    let said =
+        succeed(Command::new("nm").args(["--dynamic", "--defined-only", "--format=posix"]).arg(&shared));
+    let mut exported: Vec<&str> = said.lines().filter_map(|line| line.split(' ').next()).collect();
+    exported.sort_unstable();
+    let header = std::fs::read_to_string(root().join("src/c_api/sinew.h")).expect("the header");
+    let words = header.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').zip(
+        // What stands behind each word: a parameter list makes it a function.
+        header
+            .split_inclusive(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+            .map(|word| word.ends_with('(')),
+    );
+    let mut declared: Vec<&str> =
+        words.filter_map(|(word, call)| (call && word.starts_with("sinew_")).then_some(word)).collect();
+    declared.sort_unstable();
+    declared.dedup();
+    assert!(declared.len() > 20, "{declared:?}");
+    assert_eq!(exported, declared);
+
+    let program = folder().join("whole_shared.out");
+    let mut compiler = Command::new("cc");
+    compiler
+        .arg("-I")
+        .arg(root().join("src/c_api"))
+        .arg(root().join("examples/c/errors.c"))
+        .arg("-o")
+        .arg(&program);
+    compiler
+        .arg("-pthread")
+        .arg(&shared)
+        .arg(format!("-Wl,-rpath,{}", shared.parent().expect("a folder").display()));
+    succeed(&mut compiler);
+    let sinew = compile(&small(), "shared.sinew", &[]);
+    assert!(succeed(Command::new(&program).arg(&sinew)).ends_with("all as expected\n"));
 }
 
 #[test]

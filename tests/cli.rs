@@ -645,6 +645,113 @@ fn algorithms_can_be_chosen() {
     assert!(tiled.iter().all(|name| !name.starts_with("winograd-4")), "{tiled:?}");
 }
 
+// ---- compiled models ----
+
+#[test]
+fn a_compiled_model_is_read_like_the_file_it_was_made_of() {
+    let folder = Folder::new("compiled");
+    let compiled = folder.path("demo.sinew");
+    json(&["compile", DEMO, "-o", &compiled, "--threads", "2"]);
+    let (of_onnx, of_compiled) = (["run", DEMO, "--seed", "3"], ["run", &compiled, "--seed", "3"]);
+    let (want, got) = (json(&of_onnx), json(&of_compiled));
+    assert_eq!((&got["outputs"], &got["threads"]), (&want["outputs"], &Value::from(1)));
+    assert_eq!(json(&[&of_compiled[..], &["--threads", "2"]].concat())["outputs"], want["outputs"]);
+
+    let (want, got) = (json(&["plan", DEMO, "--threads", "2"]), json(&["plan", &compiled]));
+    for key in ["threads", "steps", "weights_bytes", "arena_bytes", "scratch_bytes"] {
+        assert_eq!(got[key], want[key], "{key}");
+    }
+    assert!(got["weights_growth"].is_null() && got["parameters_bytes"].is_null());
+    assert!(json(&["bench", &compiled, "--runs", "1"])["gflops"].as_f64() > Some(0.0));
+    let told = json(&["inspect", &compiled]);
+    has(&told, &["bytes", "macs", "inputs", "outputs", "ops", "threads", "weights_bytes", "arena_bytes"]);
+    assert_eq!(told["inputs"], json(&["inspect", DEMO])["inputs"]);
+    assert!(told["parameters"].is_null() && told["ops"]["Conv"].as_u64() > Some(0));
+    for command in ["run", "plan", "bench", "inspect"] {
+        assert!(!succeeds(&[command, &compiled]).is_empty());
+    }
+}
+
+#[test]
+fn what_a_compiled_model_has_settled_is_no_option() {
+    let folder = Folder::new("settled");
+    let compiled = folder.path("demo.sinew");
+    json(&["compile", DEMO, "-o", &compiled, "--threads", "2"]);
+    let options: [&[&str]; 9] = [
+        &["--shape", "input=2x3x32x32"],
+        &["--conv", "direct"],
+        &["--winograd", "off"],
+        &["--winograd-error", "4"],
+        &["--compact-weights"],
+        &["--shortcut", "add"],
+        &["--weights", "f16"],
+        &["--without", "stack_streams"],
+        &["--threads", "3"],
+    ];
+    for command in ["run", "plan", "bench"] {
+        for option in options {
+            let error = refused(&[&[command, &compiled], option].concat());
+            assert!(error.contains(&compiled) && error.contains(option[0]), "{error}");
+        }
+    }
+    assert!(refused(&["run", &compiled, "--batch", "2"]).contains("--batch"));
+    assert!(refused(&["plan", &compiled, "--io", "blocked"]).contains("--io"));
+    assert!(refused(&["inspect", &compiled, "--shape", "x=1x3x8x8"]).contains("--shape"));
+    let again = folder.path("again");
+    assert!(refused(&["compile", &compiled, "-o", &again]).contains("ONNX"));
+    assert!(refused(&["densify", &compiled, "--last", "1", "-o", &again]).contains("ONNX"));
+    let cut = std::fs::read(&compiled).expect("a file that was just written");
+    let cut = folder.write("cut.sinew", &cut[..1000]);
+    assert!(refused(&["run", &cut]).contains("cut.sinew"));
+}
+
+#[test]
+fn weights_of_16_bits_make_the_file_small_and_tell_what_they_change() {
+    let folder = Folder::new("half");
+    let (single, half) = (folder.path("single.sinew"), folder.path("half.sinew"));
+    let direct = ["--winograd", "off"];
+    let of_single = json(&[&["compile", DEMO, "-o", &single], &direct[..]].concat());
+    let with_half = [&direct[..], &["--weights", "f16"]].concat();
+    let of_half = json(&[&["compile", DEMO, "-o", &half, "--seed", "4"], &with_half[..]].concat());
+    let ratio = of_half["bytes"].as_f64().expect("bytes") / of_single["bytes"].as_f64().expect("bytes");
+    assert!((0.45..0.6).contains(&ratio), "{ratio}");
+    assert_eq!((&of_single["weights"], &of_half["weights"]), (&"f32".into(), &"f16".into()));
+    assert_eq!((&of_half["seed"], of_single.get("changes")), (&Value::from(4), None));
+
+    // The file and the option give the same; what is told is what two runs differ by.
+    let raw = |model: &str, options: &[&str]| {
+        let file = folder.path("raw");
+        let arguments = [&["run", model, "--seed", "4", "--raw-output", &file], options].concat();
+        let sha = json(&arguments)["outputs"][0]["sha256"].clone();
+        (sha, floats(&std::fs::read(&file).expect("a file that was just written")))
+    };
+    let (sha, rounded) = raw(&half, &[]);
+    assert_eq!(raw(DEMO, &with_half).0, sha);
+    let (of_exact, exact) = raw(DEMO, &direct);
+    assert_ne!(of_exact, sha);
+    let change = &of_half["changes"][0];
+    assert_eq!(change["name"], "logits");
+    let pairs = || exact.iter().zip(&rounded).map(|(&a, &b)| (f64::from(a), f64::from(b)));
+    let absolute = pairs().map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    let relative = pairs().map(|(a, b)| (a - b).abs() / a.abs().max(b.abs())).fold(0.0, f64::max);
+    for (key, want) in [("largest_absolute", absolute), ("largest_relative", relative)] {
+        let told = change[key].as_f64().expect("a number");
+        assert!((told - want).abs() <= 1e-9 * want, "{key}: {told} is not {want}");
+    }
+    assert!(absolute > 0.0 && absolute < 0.05, "{absolute}");
+    let plan = json(&["plan", &half]);
+    assert_eq!(plan["owned_weights_bytes"], plan["weights_bytes"]);
+    assert_eq!(json(&["plan", &single])["owned_weights_bytes"], 0);
+    let told = succeeds(&[&["compile", DEMO, "-o", &half, "--weights", "f16"], &direct[..]].concat());
+    assert!(told.contains("\"logits\": at most"), "{told}");
+
+    let input = folder.npy_f32("x.npy", &[1, 1, 28, 28], &[0.5; 784]);
+    let value = json(&["compile", DEMO, "-o", &half, "--weights", "f16", "--input", &input]);
+    assert!(value["seed"].is_null());
+    assert!(refused(&["compile", DEMO, "-o", &half, "--input", &input]).contains("--weights"));
+    assert!(refused(&["run", DEMO, "--weights", "f8"]).contains("f16"));
+}
+
 // ---- bench, machine, demo ----
 
 #[test]

@@ -9,10 +9,11 @@ mod random_graph;
 use std::sync::Arc;
 
 use random_graph::{Choices, Seed, random_graph};
-use sinew::graph::Graph;
+use sinew::graph::{Excite, Graph, Op};
+use sinew::optimize::{PASSES, optimize};
 use sinew::plan::file::LoadOptions;
-use sinew::plan::{Family, Io, PlanOptions, Winograd};
-use sinew::{Data, Error, Model, Options, Session, SessionOptions, Tensor};
+use sinew::plan::{Family, Io, PlanOptions, Shortcut, WeightType, Winograd};
+use sinew::{Data, Error, Isa, Model, Options, Session, SessionOptions, Tensor};
 use xxhash_rust::xxh64::xxh64;
 
 const HEADER: usize = 128;
@@ -39,7 +40,11 @@ fn input(graph: &Graph, choices: &mut impl Choices) -> Tensor {
 }
 
 fn run(model: Model, input: &Tensor) -> Vec<Vec<u64>> {
-    let options = SessionOptions { threads: Some(1), ..SessionOptions::default() };
+    run_on(None, model, input)
+}
+
+fn run_on(isa: Option<Isa>, model: Model, input: &Tensor) -> Vec<Vec<u64>> {
+    let options = SessionOptions { isa, threads: Some(1) };
     let mut session = Session::new(Arc::new(model), options).expect("a session");
     let outputs = session.run_tensors(std::slice::from_ref(input)).expect("an input that fits");
     let bits = |tensor: &Tensor| match tensor.data() {
@@ -50,7 +55,7 @@ fn run(model: Model, input: &Tensor) -> Vec<Vec<u64>> {
     outputs.iter().map(bits).collect()
 }
 
-fn variants() -> [Options; 4] {
+fn variants() -> [Options; 6] {
     let plan = PlanOptions::default();
     let of = |plan: PlanOptions| Options { plan, ..Options::default() };
     [
@@ -61,8 +66,10 @@ fn variants() -> [Options; 4] {
             conv: Some(Family::Winograd),
             winograd: Winograd::Tile(2),
             compact_weights: true,
-            ..plan
+            ..plan.clone()
         }),
+        of(PlanOptions { weights: WeightType::F16, ..plan.clone() }),
+        of(PlanOptions { weights: WeightType::F16, conv: Some(Family::Winograd), threads: 2, ..plan }),
     ]
 }
 
@@ -116,11 +123,135 @@ fn a_file_is_mapped_and_an_unaligned_array_refused() {
     assert!(refused.contains("64"), "{refused}");
 }
 
+/// The number of 16 bits that is nearest, the even one of two; by the definition.
+fn to_16_bits(x: f32) -> f32 {
+    let exponent = f64::from(x.abs()).log2().floor().max(-14.0) as i32;
+    let unit = 2f64.powi(exponent - 10);
+    ((f64::from(x) / unit).round_ties_even() * unit) as f32
+}
+
+/// The optimized graph with the weights of convolutions, dense layers and gates rounded, and nothing else.
+fn rounded(graph: &Graph) -> Graph {
+    let mut graph = graph.clone();
+    optimize(&mut graph, &[]).expect("a checked graph");
+    for index in 0..graph.nodes.len() {
+        let inputs = graph.nodes[index].inputs.len();
+        let weights: Vec<usize> = match &graph.nodes[index].op {
+            Op::Conv(_) | Op::ConvMaxMin { .. } | Op::Dense { .. } | Op::Excite(Excite::ScaledConv(_)) => {
+                vec![1]
+            }
+            Op::Excite(Excite::Gate { .. }) => (1..inputs).step_by(2).collect(),
+            _ => vec![],
+        };
+        for at in weights {
+            let id = graph.nodes[index].inputs[at];
+            let values = graph.constant(id).expect("weights are constants").iter().map(|&x| to_16_bits(x));
+            let tensor = Tensor::f32(graph.shape(id).to_vec(), values.collect()).expect("as many as before");
+            let name = graph.value(id).name.clone();
+            graph.nodes[index].inputs[at] = graph.add_constant(name, tensor);
+        }
+    }
+    graph
+}
+
+#[test]
+fn weights_of_16_bits_give_the_bits_of_the_rounded_graph() {
+    let mut changed = 0;
+    for seed in 0..150 {
+        let mut choices = Seed(seed);
+        let graph = random_graph(&mut choices, 8);
+        let input = input(&graph, &mut choices);
+        let rounded = rounded(&graph);
+        for Options { plan, .. } in variants() {
+            let exact = PlanOptions { weights: WeightType::F32, shortcut: Shortcut::Add, ..plan.clone() };
+            let disabled_passes = PASSES.iter().map(|pass| pass.name.to_owned()).collect();
+            let want = Model::new(rounded.clone(), &Options { plan: exact.clone(), disabled_passes })
+                .unwrap_or_else(|error| panic!("seed {seed}: {error}: {rounded:#?}"));
+            let want = run(want, &input);
+            let half =
+                Options { plan: PlanOptions { weights: WeightType::F16, ..plan }, ..Options::default() };
+            let (model, file) = compile(&graph, &half);
+            assert_eq!(run(model, &input), want, "seed {seed}, as planned");
+            let check = LoadOptions { check_weights: true, ..LoadOptions::default() };
+            for isa in [None, Some(Isa::Scalar)] {
+                let in_place = Model::in_place(stays(&file), &check).expect("a file that was just written");
+                assert_eq!(in_place.plan().owned_weights_bytes(), owned_where_halves(&file, &in_place));
+                assert_eq!(run_on(isa, in_place, &input), want, "seed {seed}, {isa:?}");
+            }
+            let (exact, _) = compile(&graph, &Options { plan: exact, ..Options::default() });
+            changed += usize::from(run(exact, &input) != want);
+        }
+    }
+    assert!(changed > 300, "{changed} of 900: rounding that changes nothing proves nothing");
+}
+
+/// All weights are widened where any are halves: then the file holds fewer bytes than a run reads.
+fn owned_where_halves(file: &[u8], model: &Model) -> usize {
+    let stored = u64::from_le_bytes(file[32..40].try_into().expect("eight bytes")) as usize;
+    let weights = model.plan().weights_bytes();
+    if stored < weights { weights } else { 0 }
+}
+
+#[test]
+fn weights_in_place_are_not_owned_and_copied_ones_are() {
+    let (model, file) = compile(&random_graph(&mut Seed(7), 8), &Options::default());
+    let bytes = model.plan().weights_bytes();
+    assert_eq!(model.plan().owned_weights_bytes(), bytes);
+    let copied = Model::from_compiled(&file, &LoadOptions::default()).expect("a file that was just written");
+    assert_eq!(copied.plan().owned_weights_bytes(), bytes);
+    let in_place =
+        Model::in_place(stays(&file), &LoadOptions::default()).expect("a file that was just written");
+    assert_eq!((in_place.plan().weights_bytes(), in_place.plan().owned_weights_bytes()), (bytes, 0));
+}
+
+/// A dense layer of 32 x 64 with one weight of its own.
+fn dense(weight: f32) -> Graph {
+    let mut graph = Graph::default();
+    let input = graph.add_value("x", vec![1, 64], sinew::DType::F32);
+    graph.inputs.push(input);
+    let numbers =
+        (0..32 * 64).map(|i| if i == 77 { weight } else { (i % 31) as f32 / 32.0 - 0.37 }).collect();
+    let weights = graph.add_constant("w", Tensor::f32(vec![32, 64], numbers).expect("a full tensor"));
+    let bias = graph.add_constant("b", Tensor::f32(vec![32], vec![0.1; 32]).expect("a full tensor"));
+    let after = sinew_kernels::activation::Activation::Identity;
+    let output =
+        graph.add_node("last", Op::Dense { after }, vec![input, weights, bias]).expect("operands that fit");
+    graph.outputs.push(output);
+    graph
+}
+
+#[test]
+fn a_weight_beyond_16_bits_is_refused_by_the_name_of_its_layer() {
+    let options = Options {
+        plan: PlanOptions { weights: WeightType::F16, ..PlanOptions::default() },
+        ..Options::default()
+    };
+    for weight in [65504.0, -65504.0] {
+        let (_, half) = compile(&dense(weight), &options);
+        let (_, single) = compile(&dense(weight), &Options::default());
+        let saved = single.len() - half.len();
+        assert!(
+            (32 * 64 * 2 - 64..=32 * 64 * 2).contains(&saved),
+            "{saved}: half of the weights, a longer plan"
+        );
+    }
+    for weight in [65505.0, -7e4, f32::INFINITY] {
+        let error = Model::new(dense(weight), &options).expect_err("too large").to_string();
+        assert!(error.contains("\"last\"") && error.contains("65504"), "{error}");
+    }
+}
+
 /// Every damaged byte of header and plan is noticed, every damaged weight where that is asked for.
 #[test]
 fn checksums_notice_every_damage() {
+    for options in [&variants()[0], &variants()[4]] {
+        damage(options);
+    }
+}
+
+fn damage(options: &Options) {
     let graph = random_graph(&mut Seed(11), 4);
-    let (_, file) = compile(&graph, &Options::default());
+    let (_, file) = compile(&graph, options);
     let check = LoadOptions { check_weights: true, ..LoadOptions::default() };
     let plan = u64::from_le_bytes(file[16..24].try_into().expect("eight bytes")) as usize;
     let weights = u64::from_le_bytes(file[24..32].try_into().expect("eight bytes")) as usize;
@@ -175,7 +306,7 @@ fn forged_plans_never_panic() {
     for seed in 0..cases {
         let mut choices = Seed(seed);
         let graph = random_graph(&mut choices, 6);
-        let options = &variants()[choices.pick(4)];
+        let options = &variants()[choices.pick(6)];
         let (_, file) = compile(&graph, options);
         for _ in 0..60 {
             let forged = forged(&file, |body| {

@@ -8,7 +8,7 @@ fn the_header_is_that_of_the_code() {
     let folder = root.join("src/c_api");
     let config = cbindgen::Config::from_file(folder.join("cbindgen.toml")).expect("a configuration");
     let mut builder = cbindgen::Builder::new().with_config(config).with_src(root.join("src/c_api.rs"));
-    for part in ["status", "options", "model", "session", "image"] {
+    for part in ["status", "options", "model", "ports", "session", "image"] {
         builder = builder.with_src(folder.join(part).with_extension("rs"));
     }
     let mut made = Vec::new();

@@ -5,18 +5,11 @@ use std::sync::Arc;
 
 use super::handle::{Handle, Mark, Outcome, free, give, guard, handle, null, out};
 use super::options::{ModelOptions, check_size};
+use super::ports::Side;
 use super::status::{Failure, Message, Status};
 use crate::model::Model;
 use crate::plan::Port;
 use crate::plan::file::{self, LoadOptions, Source};
-use crate::tensor::DType;
-
-/// 32-bit floating point.
-pub const SINEW_DTYPE_F32: i32 = 0;
-/// 8-bit unsigned integers.
-pub const SINEW_DTYPE_U8: i32 = 1;
-/// 64-bit signed integers.
-pub const SINEW_DTYPE_I64: i32 = 2;
 
 /// A network ready to run. Immutable: any number of threads may use it at once, one session each.
 pub struct ModelHandle {
@@ -41,23 +34,6 @@ impl Handle for ModelHandle {
     }
 }
 
-/// An input or output. What it points at stays until the model is freed.
-#[repr(C)]
-pub struct TensorInfo {
-    /// Its name in the model.
-    pub name: *const c_char,
-    /// One of `SINEW_DTYPE_*`.
-    pub dtype: i32,
-    /// The number of dimensions.
-    pub rank: usize,
-    /// The extent of each; elements are row-major.
-    pub shape: *const usize,
-    /// The product of the shape.
-    pub elements: usize,
-    /// The size of its memory.
-    pub bytes: usize,
-}
-
 /// A step of a run. What it points at stays until the model is freed.
 #[repr(C)]
 pub struct StepInfo {
@@ -76,18 +52,22 @@ pub struct StepInfo {
 /// What a model and each of its sessions need, exactly.
 #[repr(C)]
 pub struct Memory {
-    /// Packed weights: shared by all sessions, used in place where the model is compiled.
+    /// Packed weights: shared by all sessions.
     pub weights_bytes: usize,
     /// The arena of a session.
     pub arena_bytes: usize,
     /// The part of the arena that is scratch.
     pub scratch_bytes: usize,
+    /// The part of the weights that lies in memory of the library: none of a compiled model that is used in place, all
+    /// where its file holds 16-bit weights.
+    pub owned_weights_bytes: usize,
 }
 
 /// Loads a model from a file: compiled, `.sinew`, or ONNX where the library was built with the feature `onnx`.
 ///
 /// A compiled model is mapped and its weights are used where they lie in the file, which nobody may shorten or change
-/// while the model lives; replacing it under its name by a new file is safe.
+/// while the model lives; replacing it under its name by a new file is safe. Weights of 16 bits are widened into memory
+/// of the library.
 ///
 /// # Safety
 /// `path` ends with a zero; `options` (may be null) and `message` (may be null) point at their structures; `model`
@@ -146,7 +126,7 @@ pub unsafe extern "C" fn sinew_model_from_memory(
 }
 
 /// Uses a compiled model where it lies: in flash, or in an array that `sinew compile --c-array` wrote. Its weights are
-/// not copied.
+/// not copied, unless they have 16 bits.
 ///
 /// # Safety
 /// As `sinew_model_open`; `bytes` points at `size` bytes that stay unchanged until the model and all its sessions are
@@ -199,26 +179,6 @@ pub unsafe extern "C" fn sinew_model_name(model: *const ModelHandle) -> *const c
     unsafe { handle(model) }.map_or(std::ptr::null(), |model| model.name.as_ptr())
 }
 
-/// The number of inputs; 0 for no model.
-///
-/// # Safety
-/// The model is null, or one that was not freed.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sinew_model_input_count(model: *const ModelHandle) -> usize {
-    // SAFETY: the caller's contract.
-    unsafe { handle(model) }.map_or(0, |model| model.inputs.len())
-}
-
-/// The number of outputs; 0 for no model.
-///
-/// # Safety
-/// The model is null, or one that was not freed.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sinew_model_output_count(model: *const ModelHandle) -> usize {
-    // SAFETY: the caller's contract.
-    unsafe { handle(model) }.map_or(0, |model| model.outputs.len())
-}
-
 /// The number of steps of a run; 0 for no model.
 ///
 /// # Safety
@@ -237,40 +197,6 @@ pub unsafe extern "C" fn sinew_model_step_count(model: *const ModelHandle) -> us
 pub unsafe extern "C" fn sinew_model_threads(model: *const ModelHandle) -> usize {
     // SAFETY: the caller's contract.
     unsafe { handle(model) }.map_or(0, |model| model.model.threads())
-}
-
-/// What an input is.
-///
-/// # Safety
-/// The model was not freed; `info` points at the structure.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sinew_model_input(
-    model: *const ModelHandle,
-    index: usize,
-    info: *mut TensorInfo,
-) -> Status {
-    // SAFETY: the caller's contract.
-    guard(None, || unsafe {
-        let (model, info) = (handle(model)?, out(info)?);
-        tensor_info(model.model.inputs(), &model.inputs, index, info)
-    })
-}
-
-/// What an output is.
-///
-/// # Safety
-/// The model was not freed; `info` points at the structure.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sinew_model_output(
-    model: *const ModelHandle,
-    index: usize,
-    info: *mut TensorInfo,
-) -> Status {
-    // SAFETY: the caller's contract.
-    guard(None, || unsafe {
-        let (model, info) = (handle(model)?, out(info)?);
-        tensor_info(model.model.outputs(), &model.outputs, index, info)
-    })
 }
 
 /// What a step is.
@@ -302,34 +228,6 @@ pub unsafe extern "C" fn sinew_model_step(
     })
 }
 
-/// The index of the input of that name.
-///
-/// # Safety
-/// The model was not freed; `name` ends with a zero; `index` points at the result.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sinew_model_find_input(
-    model: *const ModelHandle,
-    name: *const c_char,
-    index: *mut usize,
-) -> Status {
-    // SAFETY: the caller's contract.
-    guard(None, || unsafe { find(&handle(model)?.inputs, name, out(index)?) })
-}
-
-/// The index of the output of that name.
-///
-/// # Safety
-/// The model was not freed; `name` ends with a zero; `index` points at the result.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sinew_model_find_output(
-    model: *const ModelHandle,
-    name: *const c_char,
-    index: *mut usize,
-) -> Status {
-    // SAFETY: the caller's contract.
-    guard(None, || unsafe { find(&handle(model)?.outputs, name, out(index)?) })
-}
-
 /// The memory that the model and each of its sessions need, before a session is made.
 ///
 /// # Safety
@@ -344,12 +242,21 @@ pub unsafe extern "C" fn sinew_model_memory(model: *const ModelHandle, memory: *
             weights_bytes: plan.weights_bytes(),
             arena_bytes: plan.arena_bytes(),
             scratch_bytes: plan.scratch_bytes(),
+            owned_weights_bytes: plan.owned_weights_bytes(),
         };
         Ok(())
     })
 }
 
 impl ModelHandle {
+    /// Inputs or outputs, and their names.
+    pub(super) fn ports(&self, side: Side) -> (&[Port], &[CString]) {
+        match side {
+            Side::Input => (self.model.inputs(), &self.inputs),
+            Side::Output => (self.model.outputs(), &self.outputs),
+        }
+    }
+
     fn new(model: Model) -> Self {
         let names = |ports: &[Port]| ports.iter().map(|port| c_string(&port.name)).collect();
         let steps = model.plan().steps.iter();
@@ -374,39 +281,6 @@ fn c_string(text: &str) -> CString {
 
 pub(super) fn no_index() -> Failure {
     Failure::new(Status::BadArgument, "an index that is too large")
-}
-
-fn tensor_info(ports: &[Port], names: &[CString], index: usize, info: &mut TensorInfo) -> Outcome {
-    let (Some(port), Some(name)) = (ports.get(index), names.get(index)) else {
-        return Err(no_index());
-    };
-    let dtype = match port.dtype {
-        DType::F32 => SINEW_DTYPE_F32,
-        DType::U8 => SINEW_DTYPE_U8,
-        DType::I64 => SINEW_DTYPE_I64,
-    };
-    *info = TensorInfo {
-        name: name.as_ptr(),
-        dtype,
-        rank: port.shape.len(),
-        shape: port.shape.as_ptr(),
-        elements: port.len(),
-        bytes: port.len() * port.dtype.bytes(),
-    };
-    Ok(())
-}
-
-/// # Safety
-/// `name` is null or ends with a zero.
-unsafe fn find(names: &[CString], name: *const c_char, index: &mut usize) -> Outcome {
-    if name.is_null() {
-        return Err(null());
-    }
-    // SAFETY: the caller's contract.
-    let name = unsafe { CStr::from_ptr(name) };
-    let found = names.iter().position(|own| own.as_c_str() == name);
-    *index = found.ok_or_else(|| Failure::new(Status::NotFound, "no input or output has that name"))?;
-    Ok(())
 }
 
 /// # Safety

@@ -320,36 +320,6 @@ typedef struct sinew_message {
 } sinew_message;
 
 /*
- An input or output. What it points at stays until the model is freed.
- */
-typedef struct sinew_tensor_info {
-  /*
-   Its name in the model.
-   */
-  const char *name;
-  /*
-   One of `SINEW_DTYPE_*`.
-   */
-  int32_t dtype;
-  /*
-   The number of dimensions.
-   */
-  size_t rank;
-  /*
-   The extent of each; elements are row-major.
-   */
-  const size_t *shape;
-  /*
-   The product of the shape.
-   */
-  size_t elements;
-  /*
-   The size of its memory.
-   */
-  size_t bytes;
-} sinew_tensor_info;
-
-/*
  A step of a run. What it points at stays until the model is freed.
  */
 typedef struct sinew_step_info {
@@ -380,7 +350,7 @@ typedef struct sinew_step_info {
  */
 typedef struct sinew_memory {
   /*
-   Packed weights: shared by all sessions, used in place where the model is compiled.
+   Packed weights: shared by all sessions.
    */
   size_t weights_bytes;
   /*
@@ -391,7 +361,42 @@ typedef struct sinew_memory {
    The part of the arena that is scratch.
    */
   size_t scratch_bytes;
+  /*
+   The part of the weights that lies in memory of the library: none of a compiled model that is used in place, all
+   where its file holds 16-bit weights.
+   */
+  size_t owned_weights_bytes;
 } sinew_memory;
+
+/*
+ An input or output. What it points at stays until the model is freed.
+ */
+typedef struct sinew_tensor_info {
+  /*
+   Its name in the model.
+   */
+  const char *name;
+  /*
+   One of `SINEW_DTYPE_*`.
+   */
+  int32_t dtype;
+  /*
+   The number of dimensions.
+   */
+  size_t rank;
+  /*
+   The extent of each; elements are row-major.
+   */
+  const size_t *shape;
+  /*
+   The product of the shape.
+   */
+  size_t elements;
+  /*
+   The size of its memory.
+   */
+  size_t bytes;
+} sinew_tensor_info;
 
 #ifdef __cplusplus
 extern "C" {
@@ -445,7 +450,8 @@ void sinew_image_options_init(struct sinew_image_options *options);
  Loads a model from a file: compiled, `.sinew`, or ONNX where the library was built with the feature `onnx`.
 
  A compiled model is mapped and its weights are used where they lie in the file, which nobody may shorten or change
- while the model lives; replacing it under its name by a new file is safe.
+ while the model lives; replacing it under its name by a new file is safe. Weights of 16 bits are widened into memory
+ of the library.
 
  # Safety
  `path` ends with a zero; `options` (may be null) and `message` (may be null) point at their structures; `model`
@@ -470,7 +476,7 @@ sinew_status sinew_model_from_memory(const void *bytes,
 
 /*
  Uses a compiled model where it lies: in flash, or in an array that `sinew compile --c-array` wrote. Its weights are
- not copied.
+ not copied, unless they have 16 bits.
 
  # Safety
  As `sinew_model_open`; `bytes` points at `size` bytes that stay unchanged until the model and all its sessions are
@@ -499,22 +505,6 @@ sinew_status sinew_model_free(struct sinew_model *model);
 const char *sinew_model_name(const struct sinew_model *model);
 
 /*
- The number of inputs; 0 for no model.
-
- # Safety
- The model is null, or one that was not freed.
- */
-size_t sinew_model_input_count(const struct sinew_model *model);
-
-/*
- The number of outputs; 0 for no model.
-
- # Safety
- The model is null, or one that was not freed.
- */
-size_t sinew_model_output_count(const struct sinew_model *model);
-
-/*
  The number of steps of a run; 0 for no model.
 
  # Safety
@@ -529,6 +519,40 @@ size_t sinew_model_step_count(const struct sinew_model *model);
  The model is null, or one that was not freed.
  */
 size_t sinew_model_threads(const struct sinew_model *model);
+
+/*
+ What a step is.
+
+ # Safety
+ The model was not freed; `info` points at the structure.
+ */
+sinew_status sinew_model_step(const struct sinew_model *model,
+                              size_t index,
+                              struct sinew_step_info *info);
+
+/*
+ The memory that the model and each of its sessions need, before a session is made.
+
+ # Safety
+ The model was not freed; `memory` points at the structure.
+ */
+sinew_status sinew_model_memory(const struct sinew_model *model, struct sinew_memory *memory);
+
+/*
+ The number of inputs; 0 for no model.
+
+ # Safety
+ The model is null, or one that was not freed.
+ */
+size_t sinew_model_input_count(const struct sinew_model *model);
+
+/*
+ The number of outputs; 0 for no model.
+
+ # Safety
+ The model is null, or one that was not freed.
+ */
+size_t sinew_model_output_count(const struct sinew_model *model);
 
 /*
  What an input is.
@@ -551,16 +575,6 @@ sinew_status sinew_model_output(const struct sinew_model *model,
                                 struct sinew_tensor_info *info);
 
 /*
- What a step is.
-
- # Safety
- The model was not freed; `info` points at the structure.
- */
-sinew_status sinew_model_step(const struct sinew_model *model,
-                              size_t index,
-                              struct sinew_step_info *info);
-
-/*
  The index of the input of that name.
 
  # Safety
@@ -579,14 +593,6 @@ sinew_status sinew_model_find_input(const struct sinew_model *model,
 sinew_status sinew_model_find_output(const struct sinew_model *model,
                                      const char *name,
                                      size_t *index);
-
-/*
- The memory that the model and each of its sessions need, before a session is made.
-
- # Safety
- The model was not freed; `memory` points at the structure.
- */
-sinew_status sinew_model_memory(const struct sinew_model *model, struct sinew_memory *memory);
 
 /*
  Makes a session of a model.

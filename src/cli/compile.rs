@@ -7,9 +7,10 @@ use clap::Args;
 use sinew::plan::Io;
 
 use super::files::Staged;
+use super::inputs::{FileArguments, SourceArguments, given};
 use super::load::{Loaded, ModelArguments, load};
 use super::times::{bytes, count};
-use super::{Failure, Report, Result};
+use super::{Failure, Report, Result, compiled, rounding};
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -21,14 +22,20 @@ pub(super) struct Arguments {
     /// Where a C header with the compiled model as an array goes
     #[arg(long, value_name = "OUT.h")]
     c_array: Option<PathBuf>,
+    #[command(flatten)]
+    files: FileArguments,
+    #[command(flatten)]
+    source: SourceArguments,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Report> {
-    let Loaded { model, notices, .. } = load(&arguments.model, None, Io::Plain)?;
+    compiled::refuse(&arguments.model.model)?;
+    let engine = &arguments.model.engine;
+    let Loaded { model, mut notices, .. } = load(&arguments.model, None, Io::Plain)?;
     let plan = model.plan();
     let mut file = Vec::new();
     model.compile(&mut file)?;
-    let mut report = Report { notices, ..Report::default() };
+    let mut report = Report::default();
     let mut staged = Staged::default();
     if let Some(path) = &arguments.output {
         staged.add(path, &file)?;
@@ -44,7 +51,6 @@ pub(super) fn run(arguments: &Arguments) -> Result<Report> {
         staged.add(path, c_array(&name, &file, plan.arena_bytes()).as_bytes())?;
         report.line(format!("{}: array {name}, {} bytes", path.display(), count(file.len() as u64)));
     }
-    staged.commit()?;
     let (weights, arena) = (plan.weights_bytes(), plan.arena_bytes());
     report.line(format!(
         "weights {} bytes, arena {} bytes, threads {}",
@@ -52,6 +58,15 @@ pub(super) fn run(arguments: &Arguments) -> Result<Report> {
         count(arena as u64),
         model.threads()
     ));
+    if engine.rounds_weights() {
+        rounding::tell(&arguments.model, &model, &arguments.files, &arguments.source, &mut report)?;
+    } else if let Some(option) = given(&arguments.files, &arguments.source) {
+        return Err(Failure(format!("{option}: only --weights f16 compares outputs")));
+    }
+    staged.commit()?;
+    notices.append(&mut report.notices);
+    report.notices = notices;
+    report.set("weights", if engine.rounds_weights() { "f16" } else { "f32" });
     report.set("bytes", file.len());
     report.set("weights_bytes", weights);
     report.set("arena_bytes", arena);

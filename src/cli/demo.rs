@@ -45,8 +45,11 @@ struct Prediction {
 
 pub(super) fn run(arguments: &Arguments) -> Result<Report> {
     let engine = &arguments.engine;
-    let Loaded { model, parameters, macs, .. } =
-        prepare(import_bytes(MODEL, Vec::new(), left_out(engine).0)?, engine, Io::Plain)?;
+    let Loaded { model, parameters: Some(parameters), macs, .. } =
+        prepare(import_bytes(MODEL, Vec::new(), left_out(engine).0)?, engine, Io::Plain)?
+    else {
+        unreachable!("the parameters of an ONNX file are known");
+    };
     let mut session = Session::new(model, engine.session_options())?;
     let images = embedded(IMAGES)?;
     let labels = embedded(LABELS)?;

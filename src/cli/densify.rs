@@ -17,7 +17,7 @@ use super::files::Staged;
 use super::inputs::{FileArguments, SourceArguments, gather};
 use super::load::{ModelArguments, import_bytes, left_out, read_model};
 use super::times::{count, shape as by_x};
-use super::{Failure, Report, Result, progress};
+use super::{Failure, Report, Result, compiled, progress};
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -45,6 +45,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Report> {
     let path = &arguments.model.model;
     let (forms, _) = left_out(&arguments.model.engine);
     let at = |error: sinew::Error| Failure::at(path, error);
+    compiled::refuse(path)?;
     let shapes = arguments.model.shapes.shapes.clone();
     let Imported { graph: baseline, notices, .. } =
         import_bytes(&read_model(path)?, shapes, forms.clone()).map_err(at)?;

@@ -1,11 +1,11 @@
 //! The options that every command with a model has: what it runs on and how.
 
 use clap::Args;
-use sinew::plan::{Family, Io, PlanOptions, Shortcut, Winograd};
+use sinew::plan::{Family, Io, PlanOptions, Shortcut, WeightType, Winograd};
 use sinew::{Isa, SessionOptions};
 
 /// Threads, instruction set, algorithms, and the form of the answer.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub(super) struct EngineArguments {
     /// Threads that large steps are split over
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -29,6 +29,10 @@ pub(super) struct EngineArguments {
     /// under Winograd, else fold]
     #[arg(long, value_name = "PLACE", value_parser = shortcut)]
     shortcut: Option<Shortcut>,
+    /// Weights of convolutions and dense layers: f32, or f16 (rounded to 16 bits, half of the compiled file; computed in
+    /// f32) [default: f32]
+    #[arg(long, value_name = "TYPE", value_parser = weights)]
+    weights: Option<WeightType>,
     /// A pass or a recovered form that is left out; repeatable, `sinew plan` lists those that apply
     #[arg(long, value_name = "NAME")]
     pub(super) without: Vec<String>,
@@ -54,13 +58,38 @@ impl EngineArguments {
             winograd_error: self.winograd_error,
             compact_weights: self.compact_weights,
             shortcut: self.shortcut.unwrap_or(Shortcut::Auto),
+            weights: self.weights.unwrap_or(WeightType::F32),
             io,
             ..PlanOptions::default()
         }
     }
 
     pub(super) fn session_options(&self) -> SessionOptions {
-        SessionOptions { isa: self.isa, ..SessionOptions::default() }
+        SessionOptions { isa: self.isa, threads: Some(self.threads()) }
+    }
+
+    /// Whether weights are rounded.
+    pub(super) fn rounds_weights(&self) -> bool {
+        self.weights == Some(WeightType::F16)
+    }
+
+    /// The same with weights as they are in the file.
+    pub(super) fn with_exact_weights(&self) -> Self {
+        Self { weights: None, ..self.clone() }
+    }
+
+    /// The first option here that a plan depends on, but the number of threads.
+    pub(super) fn of_the_plan(&self) -> Option<&'static str> {
+        let given = [
+            ("--conv", self.conv.is_some()),
+            ("--winograd", self.winograd.is_some()),
+            ("--winograd-error", self.winograd_error.is_some()),
+            ("--compact-weights", self.compact_weights),
+            ("--shortcut", self.shortcut.is_some()),
+            ("--weights", self.weights.is_some()),
+            ("--without", !self.without.is_empty()),
+        ];
+        given.into_iter().find_map(|(name, given)| given.then_some(name))
     }
 }
 
@@ -80,6 +109,14 @@ fn shortcut(place: &str) -> Result<Shortcut, String> {
         "fold" => Ok(Shortcut::Fold),
         "add" => Ok(Shortcut::Add),
         _ => Err("expected fold or add".into()),
+    }
+}
+
+fn weights(name: &str) -> Result<WeightType, String> {
+    match name {
+        "f32" => Ok(WeightType::F32),
+        "f16" => Ok(WeightType::F16),
+        _ => Err("expected f32 or f16".into()),
     }
 }
 

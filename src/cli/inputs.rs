@@ -96,6 +96,12 @@ impl Inputs {
     }
 }
 
+/// The option that gives inputs, if there is one.
+pub(super) fn given(files: &FileArguments, source: &SourceArguments) -> Option<&'static str> {
+    let options = [("--input", !files.files.is_empty()), ("--raw-input", source.raw_input.is_some())];
+    options.into_iter().find_map(|(name, given)| given.then_some(name))
+}
+
 /// Inputs from raw bytes or from the seed.
 pub(super) fn from_source(source: &SourceArguments, ports: &[Port]) -> Result<Inputs> {
     let (elements, seed) = match &source.raw_input {

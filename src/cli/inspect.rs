@@ -14,11 +14,11 @@ use sinew::optimize::{fuse_spatial_excite, fuse_squeeze_excite, stack_streams};
 use super::load::{ShapeArguments, import_bytes, read_model};
 use super::table::Table;
 use super::times::{count, shape as by_x};
-use super::{Failure, Report, Result};
+use super::{Failure, Report, Result, compiled};
 
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// An ONNX file
+    /// An ONNX file, or a compiled model, .sinew
     model: PathBuf,
     #[command(flatten)]
     shapes: ShapeArguments,
@@ -29,6 +29,12 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<Report> {
     let path = &arguments.model;
+    if compiled::found(path)? {
+        if !arguments.shapes.shapes.is_empty() {
+            return Err(Failure::at(path, "--shape: a compiled model has all its shapes"));
+        }
+        return compiled::inspect(path);
+    }
     let bytes = read_model(path)?;
     let mut report = Report::default();
     report.set("bytes", bytes.len());

@@ -10,12 +10,12 @@ use sinew::plan::Io;
 use sinew::{Model, Options};
 
 use super::engine::EngineArguments;
-use super::{Failure, Result, files};
+use super::{Failure, Result, compiled, files};
 
 /// A model and how it is prepared.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub(super) struct ModelArguments {
-    /// An ONNX file
+    /// An ONNX file; run, plan, bench and inspect read compiled models, .sinew, as well
     pub(super) model: PathBuf,
     #[command(flatten)]
     pub(super) shapes: ShapeArguments,
@@ -24,7 +24,7 @@ pub(super) struct ModelArguments {
 }
 
 /// Extents that a file leaves open.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub(super) struct ShapeArguments {
     /// All extents of an input whose shape the file leaves open, or another batch; repeatable
     #[arg(long = "shape", value_name = "NAME=1x3x224x224", value_parser = named_shape)]
@@ -35,7 +35,8 @@ pub(super) struct ShapeArguments {
 pub(super) struct Loaded {
     pub(super) model: Arc<Model>,
     pub(super) notices: Vec<String>,
-    pub(super) parameters: u64,
+    /// Of the file; none are known of a compiled model.
+    pub(super) parameters: Option<u64>,
     pub(super) macs: u64,
     pub(super) recovery: Recovery,
 }
@@ -43,6 +44,9 @@ pub(super) struct Loaded {
 /// Loads a model file; with `batch`, all inputs have that batch.
 pub(super) fn load(arguments: &ModelArguments, batch: Option<usize>, io: Io) -> Result<Loaded> {
     let path = &arguments.model;
+    if compiled::found(path)? {
+        return compiled::load(arguments, batch, io);
+    }
     let bytes = read_model(path)?;
     let at = |error: sinew::Error| Failure::at(path, error);
     let engine = &arguments.engine;
@@ -66,7 +70,7 @@ pub(super) fn load(arguments: &ModelArguments, batch: Option<usize>, io: Io) -> 
 /// Plans what was read.
 pub(super) fn prepare(imported: Imported, engine: &EngineArguments, io: Io) -> sinew::Result<Loaded> {
     let Imported { graph, notices, recovery, .. } = imported;
-    let (parameters, macs) = (graph.parameters(), graph.macs());
+    let (parameters, macs) = (Some(graph.parameters()), graph.macs());
     let options = Options { plan: engine.plan_options(io), disabled_passes: left_out(engine).1 };
     let model = Arc::new(Model::new(graph, &options)?);
     Ok(Loaded { model, notices, parameters, macs, recovery })

@@ -27,7 +27,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Report> {
     let Loaded { model, notices, parameters, macs, recovery } = load(&arguments.model, None, arguments.io)?;
     let plan = model.plan();
     let mut report = Report { notices, ..Report::default() };
-    let (name, threads) = (arguments.model.model.display(), engine.threads());
+    let (name, threads) = (arguments.model.model.display(), model.threads());
     report.line(format!(
         "{name}: {} steps, threads {threads} (the plan of every instruction set)",
         plan.steps.len()
@@ -62,17 +62,23 @@ pub(super) fn run(arguments: &Arguments) -> Result<Report> {
     for found in &recovery.recovered {
         report.line(format!("recovered {} at \"{}\"", found.what, found.node));
     }
+    let owned = plan.owned_weights_bytes();
     let (weights, arena, scratch) = (plan.weights_bytes(), plan.arena_bytes(), plan.scratch_bytes());
-    let in_file = parameters * size_of::<f32>() as u64;
-    let growth = if in_file == 0 { 1.0 } else { weights as f64 / in_file as f64 };
+    let in_file = parameters.map(|parameters| parameters * size_of::<f32>() as u64);
+    let growth = in_file.map(|bytes| if bytes == 0 { 1.0 } else { weights as f64 / bytes as f64 });
+    let times = growth.map_or(String::new(), |growth| format!(", {growth:.2} times the file's parameters"));
     let told = |what: &str, exact: u64| format!("{what} {} bytes ({})", count(exact), bytes(exact));
-    report.line(format!("{}, {growth:.2} times the file's parameters", told("weights", weights as u64)));
+    report.line(told("weights", weights as u64) + &times);
+    if owned < weights {
+        report.line(format!("of the weights, {} bytes in memory, the rest in the file", count(owned as u64)));
+    }
     report.line(format!("{}, of which scratch {} bytes", told("arena", arena as u64), count(scratch as u64)));
     let passes: Vec<Value> =
         model.passes().iter().map(|pass| json!({ "name": pass.name, "rewrites": pass.rewrites })).collect();
     report.set("isa", isa);
     report.set("threads", threads);
     report.set("weights_bytes", weights);
+    report.set("owned_weights_bytes", owned);
     report.set("parameters_bytes", in_file);
     report.set("weights_growth", growth);
     report.set("arena_bytes", arena);

@@ -14,14 +14,16 @@ mod shortcut;
 
 use std::collections::{HashMap, HashSet};
 
+pub(super) use conv::transformed;
 use sinew_kernels::{Block, LANES};
 
 use super::choose::{Choice, ConvShape};
+use super::f16::{self, Halves, Transform};
 use super::layout::{Blocked, pack_channels};
 use super::memory::{self, Lifetime};
 use super::step::{MAX_RANK, Place, Plain, PlainPlace, Step, Strided, View, Work};
 use super::weights::Weights;
-use super::{Io, Plan, PlanOptions, Port};
+use super::{Io, Plan, PlanOptions, Port, WeightType};
 use crate::error::{Error, Result};
 use crate::graph::{Excite, Graph, Node, Op, PoolKind, ValueId};
 use crate::tensor::DType;
@@ -32,8 +34,10 @@ pub(super) fn build(graph: &Graph, options: &PlanOptions) -> Result<Plan> {
         let reason = format!("{} dimensions, at most {MAX_RANK} are planned", value.shape.len());
         return Err(Error::Tensor { tensor: value.name.clone(), reason });
     }
-    let mut builder = Builder::new(graph, options);
+    let rounded = (options.weights == WeightType::F16).then(|| f16::rounded(graph)).transpose()?;
+    let mut builder = Builder::new(rounded.as_ref().unwrap_or(graph), options);
     builder.lay_out();
+    let graph = builder.graph;
     for index in 0..graph.inputs.len() {
         builder.bind_input(index)?;
     }
@@ -62,6 +66,7 @@ struct Builder<'g> {
     edge_in: Vec<Step>,
     buffers: Vec<Buffer>,
     weights: Vec<Block>,
+    halves: Vec<Halves>,
     /// Channels of each part of every value that can lie in blocks; empty for others.
     parts: Vec<Vec<usize>>,
     blocked: Vec<Option<View>>,
@@ -91,6 +96,7 @@ impl<'g> Builder<'g> {
             edge_in: Vec::new(),
             buffers: Vec::new(),
             weights: Vec::new(),
+            halves: Vec::new(),
             parts: vec![Vec::new(); graph.values.len()],
             blocked: vec![None; graph.values.len()],
             plain: vec![None; graph.values.len()],
@@ -314,6 +320,21 @@ impl<'g> Builder<'g> {
         let start = self.weights.len();
         self.weights.extend_from_slice(blocks);
         start..self.weights.len()
+    }
+
+    /// Adds a layer's weights; `plain` are those before a transform.
+    fn push_layer_weights(
+        &mut self,
+        packed: &[Block],
+        plain: Option<(Transform, &[Block])>,
+    ) -> std::ops::Range<usize> {
+        let range = self.push_weights(packed);
+        if self.options.weights == WeightType::F16 {
+            let (transform, plain) =
+                plain.map_or((None, packed), |(transform, plain)| (Some(transform), plain));
+            self.halves.extend(Halves::of(range.clone(), transform, plain));
+        }
+        range
     }
 
     /// A value that is plain already but for the order of its dimensions: its elements and a stride per dimension.
@@ -608,6 +629,7 @@ impl<'g> Builder<'g> {
             edge_in: self.edge_in,
             edge_out,
             weights: Weights::owned(self.weights),
+            halves: self.halves,
             offsets,
             arena_blocks,
             scratch_blocks,

@@ -3,7 +3,7 @@
 //! ```text
 //! 0      header, 128 bytes: magic, version, sizes, checksums; little-endian
 //! 128    the plan: ports, steps, buffers (postcard), then zeros up to a multiple of 64
-//! ...    the weights: blocks of 16 f32, as kernels read them
+//! ...    the weights: blocks of 16 f32, as kernels read them; or stretches of f32 and of halves (`f16.rs`)
 //! ```
 //! Header and plan are checked at load, the weights on request only: any bits are numbers. A file that was not written
 //! here must give an error, never a panic, so the plan is validated as well (`validate.rs`).
@@ -17,6 +17,7 @@ use sinew_kernels::Block;
 use xxhash_rust::xxh64::xxh64;
 
 use super::Plan;
+use super::f16::{self, Stretch};
 use super::weights::Weights;
 use crate::error::{Error, Result};
 use crate::run::arena::ALIGN;
@@ -25,10 +26,10 @@ use crate::run::arena::ALIGN;
 compile_error!("compiled models hold little-endian numbers that are used where they lie");
 
 /// The first bytes of every file: a name, and line ends that a text transfer would change.
-const MAGIC: [u8; 8] = *b"SINEW\r\n\x1a";
+pub const MAGIC: [u8; 8] = *b"SINEW\r\n\x1a";
 
 /// Readers know this version only: a plan is written for the steps that this version has.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Bytes before the plan: two cache lines.
 const HEADER: usize = 128;
@@ -158,18 +159,19 @@ impl Header {
 /// # Errors
 /// Where writing fails.
 pub(crate) fn write(name: &str, threads: usize, plan: &Plan, to: &mut dyn Write) -> Result<()> {
-    let body = postcard::to_allocvec(&(name, threads, plan)).map_err(|e| malformed(e.to_string()))?;
-    let weights: &[u8] = bytemuck::cast_slice(&plan.weights);
+    let (stretches, weights) = f16::encode(&plan.weights, &plan.halves);
+    let body =
+        postcard::to_allocvec(&(name, threads, plan, stretches)).map_err(|e| malformed(e.to_string()))?;
     let start = (HEADER + body.len()).next_multiple_of(ALIGN);
     let header = Header {
         plan_bytes: body.len() as u64,
         weights_start: start as u64,
         weights_bytes: weights.len() as u64,
         plan_sum: xxh64(&body, 0),
-        weights_sum: xxh64(weights, 0),
+        weights_sum: xxh64(&weights, 0),
     };
     let zeros = vec![0; start - HEADER - body.len()];
-    for part in [&header.to_bytes()[..], &body, &zeros, weights] {
+    for part in [&header.to_bytes()[..], &body, &zeros, &weights] {
         to.write_all(part).map_err(|error| malformed(error.to_string()))?;
     }
     to.flush().map_err(|error| malformed(error.to_string()))
@@ -186,34 +188,42 @@ pub(crate) fn read(source: Source<'_>, options: &LoadOptions) -> Result<Compiled
     let cut = || malformed(format!("{} bytes are less than its header says", bytes.len()));
     let body = part(bytes, HEADER as u64, header.plan_bytes).ok_or_else(cut)?;
     let weights = part(bytes, header.weights_start, header.weights_bytes).ok_or_else(cut)?;
-    if header.weights_start % ALIGN as u64 != 0 || weights.len() % size_of::<Block>() != 0 {
-        return Err(malformed("its weights are no aligned blocks".into()));
-    }
     if xxh64(body, 0) != header.plan_sum {
         return Err(malformed("the plan's checksum is wrong".into()));
     }
     if options.check_weights && xxh64(weights, 0) != header.weights_sum {
         return Err(malformed("the weights' checksum is wrong".into()));
     }
-    let (name, threads, mut plan): (String, usize, Plan) =
+    let (name, threads, mut plan, stretches): (String, usize, Plan, Vec<Stretch>) =
         postcard::from_bytes(body).map_err(|error| malformed(format!("the plan: {error}")))?;
-    let (start, bytes) = (header.weights_start as usize, weights.len());
-    plan.weights = match source {
-        Source::Copied(_) => {
-            let mut blocks = vec![[0.0; sinew_kernels::LANES]; bytes / size_of::<Block>()];
-            bytemuck::cast_slice_mut(&mut blocks).copy_from_slice(weights);
-            Weights::owned(blocks)
-        }
+    let (start, len) = (header.weights_start as usize, weights.len());
+    plan.weights = if stretches.is_empty() {
+        in_blocks(source, start, len)?
+    } else {
+        let fit = f16::decode(&stretches, weights);
+        fit.ok_or_else(|| malformed("its weights are not those of its plan".into()))?
+    };
+    limit("the arena in blocks of 64 bytes", plan.arena_blocks as u64, (options.arena_bytes / ALIGN) as u64)?;
+    super::validate::validate(&plan, threads, options.macs)?;
+    Ok(Compiled { name, threads, plan })
+}
+
+/// Weights that are blocks already, used where they stay.
+fn in_blocks(source: Source<'_>, start: usize, bytes: usize) -> Result<Weights> {
+    if !start.is_multiple_of(ALIGN) || !bytes.is_multiple_of(size_of::<Block>()) {
+        return Err(malformed("its weights are no aligned blocks".into()));
+    }
+    Ok(match source {
+        Source::Copied(all) => Weights::made(bytes / size_of::<Block>(), |blocks| {
+            bytemuck::cast_slice_mut(blocks).copy_from_slice(&all[start..start + bytes]);
+        }),
         Source::InPlace(all) => match bytemuck::try_cast_slice(&all[start..start + bytes]) {
             Ok(blocks) if all.as_ptr().addr().is_multiple_of(ALIGN) => Weights::in_place(blocks),
             _ => return Err(malformed(format!("its address is no multiple of {ALIGN}"))),
         },
         Source::Mapped(map) => Weights::mapped(map, start, bytes)
             .ok_or_else(|| malformed("the mapped weights are not aligned".into()))?,
-    };
-    limit("the arena in blocks of 64 bytes", plan.arena_blocks as u64, (options.arena_bytes / ALIGN) as u64)?;
-    super::validate::validate(&plan, threads, options.macs)?;
-    Ok(Compiled { name, threads, plan })
+    })
 }
 
 fn part(bytes: &[u8], start: u64, len: u64) -> Option<&[u8]> {

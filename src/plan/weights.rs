@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use aligned_vec::AVec;
 use memmap2::Mmap;
-use sinew_kernels::Block;
+use sinew_kernels::{Block, LANES};
 
 use crate::run::arena::ALIGN;
 
@@ -21,9 +21,24 @@ enum Place {
 }
 
 impl Weights {
-    /// Blocks of this process: computed, or read from somewhere that does not stay.
+    /// Blocks of this process.
     pub(crate) fn owned(blocks: impl AsRef<[Block]>) -> Self {
         Self(Place::Owned(AVec::from_slice(ALIGN, blocks.as_ref())))
+    }
+
+    /// `count` blocks of this process that `fill` computes, from zeros.
+    pub(crate) fn made(count: usize, fill: impl FnOnce(&mut [Block])) -> Self {
+        let mut blocks = AVec::from_iter(ALIGN, std::iter::repeat_n([0.0; LANES], count));
+        fill(&mut blocks);
+        Self(Place::Owned(blocks))
+    }
+
+    /// Bytes in memory of their own.
+    pub(crate) fn owned_bytes(&self) -> usize {
+        match &self.0 {
+            Place::Owned(blocks) => size_of_val(&blocks[..]),
+            Place::Lent(_) | Place::Mapped { .. } => 0,
+        }
     }
 
     /// Blocks where they lie: in flash, or in an array of the program.

@@ -48,8 +48,8 @@ int main(int argc, char **argv) {
     sinew_session_bind_input(session, 0, input, in.bytes);
     sinew_session_bind_output(session, 0, output, out.bytes);
     if (sinew_session_run(session) || sinew_session_run(session)) return 2;
-    printf("load_ms %.3f weights %zu arena %zu operands %zu peak %ld\n", best, memory.weights_bytes, memory.arena_bytes,
-           in.bytes + out.bytes, peak_kib() * 1024);
+    printf("load_ms %.3f weights %zu owned %zu arena %zu operands %zu peak %ld\n", best, memory.weights_bytes,
+           memory.owned_weights_bytes, memory.arena_bytes, in.bytes + out.bytes, peak_kib() * 1024);
     free(input);
     free(output);
     sinew_session_free(session);

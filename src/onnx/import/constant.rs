@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::graph::{ValueId, shape};
+use crate::half;
 use crate::onnx::proto::{TensorProto, element_type};
 use crate::tensor::Tensor;
 
@@ -231,7 +232,7 @@ pub(super) fn decode(
             None => Ok(tensor.double_data.iter().map(|&x| x as f32).collect()),
         }),
         element_type::FLOAT16 | element_type::BFLOAT16 => {
-            let convert = if found == element_type::FLOAT16 { half_to_f32 } else { bfloat_to_f32 };
+            let convert = if found == element_type::FLOAT16 { half::to_f32 } else { bfloat_to_f32 };
             Some(match raw {
                 Some(raw) => numbers(raw, |bytes| convert(u16::from_le_bytes(bytes))),
                 // The low half of each number.
@@ -293,41 +294,12 @@ fn bfloat_to_f32(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }
 
-fn half_to_f32(bits: u16) -> f32 {
-    let sign = u32::from(bits & 0x8000) << 16;
-    let exponent = u32::from(bits >> 10) & 0x1f;
-    let fraction = u32::from(bits & 0x3ff);
-    let magnitude = match exponent {
-        // Zero and subnormals: whole multiples of 2^-24, exact in f32.
-        0 => (fraction as f32 * f32::from_bits((127 - 24) << 23)).to_bits(),
-        31 => 0x7f80_0000 | fraction << 13,
-        _ => (exponent + 127 - 15) << 23 | fraction << 13,
-    };
-    f32::from_bits(sign | magnitude)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn half_precision_values() {
-        for (bits, expected) in [
-            (0x0000, 0.0),
-            (0x8000, -0.0),
-            (0x3c00, 1.0),
-            (0xc000, -2.0),
-            (0x7bff, 65504.0),
-            (0x0001, 5.960_464_5e-8),
-            (0x03ff, 6.097_555e-5),
-            (0x0400, 6.103_515_6e-5),
-            (0x3555, 0.333_251_95),
-            (0x7c00, f32::INFINITY),
-            (0xfc00, f32::NEG_INFINITY),
-        ] {
-            assert_eq!(half_to_f32(bits).to_bits(), f32::to_bits(expected), "{bits:#x}");
-        }
-        assert!(half_to_f32(0x7e01).is_nan());
+    fn bfloat_is_the_upper_half() {
         assert_eq!(bfloat_to_f32(0xc049), -3.140_625);
     }
 

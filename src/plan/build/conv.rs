@@ -17,6 +17,7 @@ use super::{Builder, image_strides, node_error};
 use crate::error::Result;
 use crate::graph::{Conv, Excite, MaxMinOrder, Node, Op, ValueId};
 use crate::plan::choose::{self, Algorithm, ConvShape};
+use crate::plan::f16::Transform;
 use crate::plan::layout::{Blocked, pack_channels};
 use crate::plan::pack::{Filters, pack_depthwise, pack_grouped};
 use crate::plan::step::{ConvWork, PlainConvWork, Step, View, Work};
@@ -284,7 +285,7 @@ impl<'g> Builder<'g> {
             residual,
             residual_scale,
             weights_per_block: channels * taps,
-            weights: self.push_weights(&packed),
+            weights: self.push_layer_weights(&packed, None),
             bias,
             before: layer.before,
             after: layer.after,
@@ -348,23 +349,33 @@ impl<'g> Builder<'g> {
             _ => Blocked { parts: vec![channels], ..input.clone() },
         };
         let lanes = layout.lanes();
+        let mut plain = None;
         let packed = match algorithm {
             Algorithm::Depthwise => pack_depthwise(weights, taps, input),
             Algorithm::Grouped => pack_grouped(weights, output.channels(), channels, taps),
             _ => {
                 let per_group = (outputs * channels * taps).max(1);
                 let pack = |values| Filters { values, outputs, channels, taps }.pack_by_block(&layout);
-                let plain: Vec<Block> = weights.chunks(per_group).flat_map(pack).collect();
+                let packed: Vec<Block> = weights.chunks(per_group).flat_map(pack).collect();
                 match algorithm {
-                    Algorithm::Winograd(tile, WeightForm::Stored) => transformed(tile, &lanes, &plain),
-                    _ => plain,
+                    Algorithm::Winograd(tile, WeightForm::Stored) => {
+                        let packed = plain.insert(packed);
+                        transformed(tile, &lanes, packed)
+                    }
+                    _ => packed,
                 }
             }
         };
         let per_block = packed.len() / output.blocks().max(1);
         let bias = self.push_weights(&pack_channels(bias, output));
         let residual_scale = self.residual_scale_of(layer, output);
-        let weights = self.push_weights(&packed);
+        let before = match (algorithm, &plain) {
+            (Algorithm::Winograd(tile, _), Some(plain)) => {
+                Some((Transform { tile, lanes: lanes.clone() }, &plain[..]))
+            }
+            _ => None,
+        };
+        let weights = self.push_layer_weights(&packed, before);
         let packed = Packed { weights, per_block, bias, residual_scale, lanes, group_channels };
         self.packed.insert(key, packed.clone());
         Ok(packed)
@@ -510,7 +521,7 @@ fn conv_work(
 }
 
 /// Weights transformed for Winograd: the same bits on every instruction set.
-fn transformed(tile: WinogradTile, lanes: &[u8], plain: &[Block]) -> Vec<Block> {
+pub(in crate::plan) fn transformed(tile: WinogradTile, lanes: &[u8], plain: &[Block]) -> Vec<Block> {
     let Some(kernel) = isa::supported()[0].winograd.iter().find(|kernel| kernel.tile == tile) else {
         unreachable!("only tiles that have kernels are chosen")
     };

@@ -74,7 +74,7 @@ impl<'g> Builder<'g> {
                 lanes,
                 out_blocks,
                 weights_per_block: packed.len() / out_blocks.max(1),
-                weights: self.push_weights(&packed),
+                weights: self.push_layer_weights(&packed, None),
                 bias,
                 after,
                 cut: Cut { parts, along: Along::Blocks { unit: 1 } },

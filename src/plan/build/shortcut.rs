@@ -2,13 +2,14 @@
 //!
 //! In the centre tap it costs nothing and is one product more among the others: one rounding. Winograd would carry it
 //! through its transforms, whose error is that of the largest numbers in the tile, layer after layer; there it is added
-//! to the sums, which reads the input once more.
+//! to the sums, which reads the input once more. So it is where weights have 16 bits: beside a factor near one, small
+//! weights would lose their digits.
 
 use sinew_kernels::conv::ConvGeometry;
 
 use crate::graph::Node;
 use crate::plan::choose::Algorithm;
-use crate::plan::{PlanOptions, Shortcut};
+use crate::plan::{PlanOptions, Shortcut, WeightType};
 
 /// Whether a layer's residual is its own input at the centre of its window, and goes into the weights there.
 pub(super) fn folds(
@@ -23,7 +24,7 @@ pub(super) fn folds(
         && geometry.stride == [1, 1]
         && [geometry.pad_top, geometry.pad_left] == [centre(0), centre(1)];
     let wanted = match options.shortcut {
-        Shortcut::Auto => !matches!(algorithm, Algorithm::Winograd(..)),
+        Shortcut::Auto => options.weights == WeightType::F32 && !matches!(algorithm, Algorithm::Winograd(..)),
         Shortcut::Fold => true,
         Shortcut::Add => false,
     };
