@@ -6,10 +6,14 @@
 mod across;
 pub mod arena;
 mod borrow;
+mod conv;
+mod elementwise;
 mod excite;
 mod fragments;
+mod layout;
 mod maps;
 pub(crate) mod parallel;
+mod pool;
 mod step;
 
 use std::sync::Arc;

@@ -4,7 +4,8 @@
 use sinew_kernels::pool;
 
 use super::parallel::for_each_block;
-use super::step::{Run, image, open, pool_geometry, pool_kind};
+use super::pool::{pool_geometry, pool_kind};
+use super::step::{Run, image, open};
 use crate::graph::Pool;
 use crate::plan::step::{Step, View};
 

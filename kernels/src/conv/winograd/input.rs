@@ -44,9 +44,9 @@ pub(crate) fn transform<S: Simd, const T: usize>(
     let geometry = batch.geometry;
     let (height, width) = (geometry.in_height, geometry.in_width);
     for (block, plane) in input.chunks_exact(height * width).enumerate() {
-        let mut at = block * batch.together;
+        let first = block * batch.together;
         let (mut row, mut column) = batch.start();
-        for _ in 0..batch.count {
+        for at in first..first + batch.count {
             // what is above or left of the input wraps around to numbers that no index reaches
             let top = (row * batch.size).wrapping_sub(geometry.pad_top);
             let left = (column * batch.size).wrapping_sub(geometry.pad_left);
@@ -64,7 +64,6 @@ pub(crate) fn transform<S: Simd, const T: usize>(
                 let values = transform::input(simd, &values);
                 unroll!(r < T <= 16, { simd.store(&mut v[(r * T + c) * stride + at], values[r]) });
             }
-            at += 1;
             column += 1;
             if column == batch.across {
                 (row, column) = (row + 1, 0);
