@@ -263,12 +263,12 @@ impl<'g> Builder<'g> {
         why: String,
     ) -> Result<()> {
         let node = layer.node;
-        if let Algorithm::Winograd(tile, form) = algorithm {
-            if self.is_streamed(tile, group_channels) {
-                match self.maps_of(layer, algorithm)? {
-                    Maps::One(one) => layer = one,
-                    Maps::Several(maps) => return self.conv_maps(maps, (tile, form), why),
-                }
+        if let Algorithm::Winograd(tile, form) = algorithm
+            && self.is_streamed(tile, group_channels)
+        {
+            match self.maps_of(layer, algorithm)? {
+                Maps::One(one) => layer = one,
+                Maps::Several(maps) => return self.conv_maps(maps, (tile, form), why),
             }
         }
         let mut input = self.blocks_of(node.inputs[0])?;
