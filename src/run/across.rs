@@ -14,7 +14,7 @@ pub(super) fn across_channels(
     out: &mut [Block],
     plane: usize,
     scratch: &mut [Block],
-    compute: &(impl Fn(&[Block], &mut [Block]) + Sync),
+    compute: &(dyn Fn(&[Block], &mut [Block]) + Sync),
 ) {
     if cut.parts == 1 {
         return compute(input, out);

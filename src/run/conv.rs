@@ -213,7 +213,7 @@ fn for_each_part_with(
     negative: Option<&mut [Block]>,
     plane: usize,
     scratch: &mut [Block],
-    compute: &(impl Fn(Part, &mut [&mut [Block]], &mut [Block]) + Sync),
+    compute: &(dyn Fn(Part, &mut [&mut [Block]], &mut [Block]) + Sync),
 ) {
     match negative {
         None => for_each_part(cut, output, plane, scratch, compute),

@@ -1,7 +1,8 @@
 //! Splits a step's output over threads: the only file that calls rayon.
 //!
 //! A part is a run of output blocks and a range of pixels, made by splitting slices, so that parallel writes need no
-//! `unsafe`. Every part computes whole outputs: no result depends on how the work was split.
+//! `unsafe`. Every part computes whole outputs: no result depends on how the work was split. What computes is a `dyn Fn`, since
+//! code for each kind of step would be 80 KB more.
 
 mod callers;
 mod runs;
@@ -64,7 +65,7 @@ pub fn for_each_part(
     out: &mut [Block],
     plane: usize,
     scratch: &mut [Block],
-    compute: &(impl Fn(Part, &mut [&mut [Block]], &mut [Block]) + Sync),
+    compute: &(dyn Fn(Part, &mut [&mut [Block]], &mut [Block]) + Sync),
 ) {
     for_each_part_of(cut, [out], plane, scratch, compute);
 }
@@ -76,7 +77,7 @@ pub fn for_each_part_of<const H: usize>(
     mut halves: [&mut [Block]; H],
     plane: usize,
     scratch: &mut [Block],
-    compute: &(impl Fn(Part, &mut [&mut [Block]], &mut [Block]) + Sync),
+    compute: &(dyn Fn(Part, &mut [&mut [Block]], &mut [Block]) + Sync),
 ) {
     debug_assert!(halves.iter().all(|half| half.len() == halves[0].len() && half.len() % plane == 0));
     let run = MAX_PLANES / H;
@@ -127,7 +128,7 @@ pub fn for_each_block(
     planes: impl Iterator<Item = usize>,
     blocks: usize,
     scratch: &mut [Block],
-    compute: &(impl Fn(usize, &mut [&mut [Block]], &mut [Block]) + Sync),
+    compute: &(dyn Fn(usize, &mut [&mut [Block]], &mut [Block]) + Sync),
 ) {
     let mut rest = out;
     let maps = planes.map(|plane| {
@@ -158,7 +159,7 @@ pub fn for_each_run_of_blocks<'a>(
     maps: impl Iterator<Item = &'a mut [Block]>,
     blocks: usize,
     scratch: &mut [Block],
-    compute: &(impl Fn(Range<usize>, &mut [&mut [Block]], &mut [Block]) + Sync),
+    compute: &(dyn Fn(Range<usize>, &mut [&mut [Block]], &mut [Block]) + Sync),
 ) {
     let Along::Blocks { unit } = cut.along else { unreachable!("maps are cut along blocks") };
     let mut planes = Planes { planes: no_planes(), count: 0 };
@@ -186,7 +187,7 @@ fn split<T: Divide>(
     unit: usize,
     whole: T,
     scratch: &mut [Block],
-    compute: &(impl Fn(T, &mut [Block]) + Sync),
+    compute: &(dyn Fn(T, &mut [Block]) + Sync),
 ) {
     let piece = scratch.len() / parts;
     let compute = |part: T, scratch: &mut [Block]| {
@@ -215,7 +216,7 @@ fn halve<T: Divide>(
     whole: T,
     scratch: &mut [Block],
     piece: usize,
-    compute: &(impl Fn(T, &mut [Block]) + Sync),
+    compute: &(dyn Fn(T, &mut [Block]) + Sync),
 ) {
     let share = first_share(whole.len(), unit, parts / 2, parts);
     if parts == 1 || share == 0 {

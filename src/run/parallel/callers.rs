@@ -40,7 +40,7 @@ impl ParallelFor {
         piece: P,
         parts: usize,
         split: &impl Fn(P, usize) -> (P, Option<P>),
-        compute: &(impl Fn(P) + Sync),
+        compute: &(dyn Fn(P) + Sync),
     ) {
         self.hand_out_after(None, piece, parts, split, compute);
     }
@@ -51,7 +51,7 @@ impl ParallelFor {
         piece: P,
         parts: usize,
         split: &impl Fn(P, usize) -> (P, Option<P>),
-        compute: &(impl Fn(P) + Sync),
+        compute: &(dyn Fn(P) + Sync),
     ) {
         let (first, rest) = split(piece, parts);
         let count = before.map_or(0, |waiting| waiting.count) + 1;

@@ -10,8 +10,8 @@ pub fn for_each_run(
     cut: Cut,
     out: &mut [f32],
     count: usize,
-    start: &(impl Fn(usize) -> usize + Sync),
-    compute: &(impl Fn(Range<usize>, &mut [f32]) + Sync),
+    start: &(dyn Fn(usize) -> usize + Sync),
+    compute: &(dyn Fn(Range<usize>, &mut [f32]) + Sync),
 ) {
     let (Along::Blocks { unit } | Along::Pixels { unit }) = cut.along;
     let whole = Run { out, units: 0..count, start };
@@ -19,13 +19,13 @@ pub fn for_each_run(
 }
 
 /// Some units, with their elements.
-struct Run<'a, S> {
+struct Run<'a> {
     out: &'a mut [f32],
     units: Range<usize>,
-    start: &'a S,
+    start: &'a (dyn Fn(usize) -> usize + Sync),
 }
 
-impl<S: Fn(usize) -> usize + Sync> Divide for Run<'_, S> {
+impl Divide for Run<'_> {
     fn len(&self) -> usize {
         self.units.len()
     }
