@@ -96,8 +96,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) finish: Finish,
 }
 
-/// `out[i]` has in lane `l` lane `lanes[l]` of `from[i * step]`, which lies in the same quarter of the block. Written by
-/// hand for each instruction set: a permutation that stays within 128 bits is one instruction on all of them.
+/// `out[i]` has in lane `l` lane `lanes[l]` of `from[i * step]`. Written by hand for each instruction set, which all have
+/// instructions for it.
 pub(crate) type SpreadFn = fn(from: &[Block], step: usize, lanes: &[u32; LANES], out: &mut [Block]);
 
 /// Where lane `l` of the j-th copy comes from: input block and lane. Dead lanes repeat the last group.
@@ -116,7 +116,7 @@ fn expand(parts: &Parts<'_>, args: &GroupedArgs<'_>, block: usize, y: usize, cop
     let step = g.stride[1];
     for (j, copy) in copies.chunks_exact_mut(padded_width(g)).enumerate() {
         let sources = sources(args, block, j);
-        let near = sources.iter().enumerate().all(|(lane, &(from, at))| from == block && at / 4 == lane / 4);
+        let near = sources.iter().all(|&(from, _)| from == block);
         for (phase, copy) in copy.chunks_exact_mut(columns(g)).enumerate() {
             // Column `k` is that of input pixel `k * step + phase - pad_left`.
             let before = g.pad_left.saturating_sub(phase).div_ceil(step).min(copy.len());

@@ -212,13 +212,13 @@ fn winograd_multiply_avx512(product: &Product<'_>, m: &mut [Block]) {
     winograd::multiply::split(&choices, product, m);
 }
 
-/// Permutes within quarters: `vpermilps` takes a table of two bits a lane.
+/// `vpermps` permutes all lanes.
 #[target_feature(enable = "avx512f")]
 fn spread_avx512(from: &[Block], step: usize, lanes: &[u32; LANES], out: &mut [Block]) {
     let simd = Avx512::new();
     let table = _mm512_castps_si512(simd.load(&lanes.map(f32::from_bits)));
     for (out, from) in out.iter_mut().zip(from.iter().step_by(step)) {
-        simd.store(out, _mm512_permutevar_ps(simd.load(from), table));
+        simd.store(out, _mm512_permutexvar_ps(table, simd.load(from)));
     }
 }
 

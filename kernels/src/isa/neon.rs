@@ -255,31 +255,27 @@ fn winograd_multiply_neon(product: &Product<'_>, m: &mut [Block]) {
     winograd::multiply::split(&choices, product, m);
 }
 
-/// Permutes within quarters: `tbl` takes a table of bytes.
+/// `tbl` picks bytes of four registers.
 #[target_feature(enable = "neon")]
 fn spread_neon(from: &[Block], step: usize, lanes: &[u32; LANES], out: &mut [Block]) {
     let simd = Neon::new();
-    // Byte b of lane l: 4 * (lane % 4) + b.
-    let bytes = lanes.map(|lane| f32::from_bits(lane % 4 * 0x0404_0404 + 0x0302_0100));
+    // Byte b of lane l: 4 * lane + b.
+    let bytes = lanes.map(|lane| f32::from_bits(lane * 0x0404_0404 + 0x0302_0100));
     let table = simd.load(&bytes);
     for (out, from) in out.iter_mut().zip(from.iter().step_by(step)) {
         let v = simd.load(from);
-        simd.store(
-            out,
-            [
-                permute(v[0], table[0]),
-                permute(v[1], table[1]),
-                permute(v[2], table[2]),
-                permute(v[3], table[3]),
-            ],
+        let all = uint8x16x4_t(
+            vreinterpretq_u8_f32(v[0]),
+            vreinterpretq_u8_f32(v[1]),
+            vreinterpretq_u8_f32(v[2]),
+            vreinterpretq_u8_f32(v[3]),
         );
+        let mut spread = v;
+        for (quarter, spread) in spread.iter_mut().enumerate() {
+            *spread = vreinterpretq_f32_u8(vqtbl4q_u8(all, vreinterpretq_u8_f32(table[quarter])));
+        }
+        simd.store(out, spread);
     }
-}
-
-#[inline]
-#[target_feature(enable = "neon")]
-fn permute(v: float32x4_t, bytes: float32x4_t) -> float32x4_t {
-    vreinterpretq_f32_u8(vqtbl1q_u8(vreinterpretq_u8_f32(v), vreinterpretq_u8_f32(bytes)))
 }
 
 // 5 pixels: 20 sums, 4 of weights and up to 8 of inputs, which are loaded first; with 6 pixels the compiler spills.
