@@ -275,25 +275,38 @@ fn winograd_multiply_avx2(product: &Product<'_>, m: &mut [Block]) {
     winograd::multiply::split(&choices, product, m);
 }
 
-/// `vpermps` permutes 8 lanes: both halves are permuted for both, and the right one is taken lane by lane.
+/// Within quarters (4 channels a group) `vpermilps` does it, within halves (8) `vpermps`; else both halves are permuted for
+/// both, and the right one is taken lane by lane.
 #[target_feature(enable = "avx2,fma")]
 fn spread_avx2(from: &[Block], step: usize, lanes: &[u32; LANES], out: &mut [Block]) {
     let simd = Avx2::new();
     let table = simd.load(&lanes.map(f32::from_bits));
     let table = [_mm256_castps_si256(table[0]), _mm256_castps_si256(table[1])];
-    let seven = _mm256_set1_epi32(7);
-    let is_high = [
-        _mm256_castsi256_ps(_mm256_cmpgt_epi32(table[0], seven)),
-        _mm256_castsi256_ps(_mm256_cmpgt_epi32(table[1], seven)),
-    ];
-    for (out, from) in out.iter_mut().zip(from.iter().step_by(step)) {
-        let [low, high] = simd.load(from);
-        let mut spread = [low; 2];
-        for half in 0..2 {
-            let low = _mm256_permutevar8x32_ps(low, table[half]);
-            spread[half] = _mm256_blendv_ps(low, _mm256_permutevar8x32_ps(high, table[half]), is_high[half]);
+    let stays_in = |part: usize| lanes.iter().enumerate().all(|(l, &lane)| lane as usize / part == l / part);
+    let pairs = out.iter_mut().zip(from.iter().step_by(step));
+    if stays_in(4) {
+        for (out, from) in pairs {
+            let v = simd.load(from);
+            simd.store(out, [_mm256_permutevar_ps(v[0], table[0]), _mm256_permutevar_ps(v[1], table[1])]);
         }
-        simd.store(out, spread);
+    } else if stays_in(8) {
+        for (out, from) in pairs {
+            let v = simd.load(from);
+            let low = _mm256_permutevar8x32_ps(v[0], table[0]);
+            simd.store(out, [low, _mm256_permutevar8x32_ps(v[1], table[1])]);
+        }
+    } else {
+        let seven = _mm256_set1_epi32(7);
+        for (out, from) in pairs {
+            let [low, high] = simd.load(from);
+            let mut spread = [low; 2];
+            for half in 0..2 {
+                let is_high = _mm256_castsi256_ps(_mm256_cmpgt_epi32(table[half], seven));
+                let low = _mm256_permutevar8x32_ps(low, table[half]);
+                spread[half] = _mm256_blendv_ps(low, _mm256_permutevar8x32_ps(high, table[half]), is_high);
+            }
+            simd.store(out, spread);
+        }
     }
 }
 
