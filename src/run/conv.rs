@@ -10,7 +10,7 @@ use sinew_kernels::{Block, LANES};
 
 use super::borrow::views;
 use super::excite::squeeze;
-use super::parallel::{Cut, Part, for_each_part, for_each_part_of};
+use super::parallel::{Compute, Cut, Part, for_each_part, for_each_part_of};
 use super::step::{Run, f32_input, image, open, plain_blocks};
 use crate::plan::step::{ConvWork, Place, PlainConvWork, PlainPlace, Step, View};
 use crate::plan::{Algorithm, Plan};
@@ -213,7 +213,7 @@ fn for_each_part_with(
     negative: Option<&mut [Block]>,
     plane: usize,
     scratch: &mut [Block],
-    compute: &(dyn Fn(Part, &mut [&mut [Block]], &mut [Block]) + Sync),
+    compute: &Compute<'_, Part>,
 ) {
     match negative {
         None => for_each_part(cut, output, plane, scratch, compute),

@@ -43,6 +43,9 @@ pub enum Along {
     },
 }
 
+/// What computes a part of an output: it gets where the part is, its slices, and its own piece of scratch.
+pub type Compute<'c, P> = dyn Fn(P, &mut [&mut [Block]], &mut [Block]) + Sync + 'c;
+
 impl Cut {
     /// The whole output in one part.
     pub const WHOLE: Cut = Cut { parts: 1, along: Along::Pixels { unit: 1 } };
@@ -65,7 +68,7 @@ pub fn for_each_part(
     out: &mut [Block],
     plane: usize,
     scratch: &mut [Block],
-    compute: &(dyn Fn(Part, &mut [&mut [Block]], &mut [Block]) + Sync),
+    compute: &Compute<'_, Part>,
 ) {
     for_each_part_of(cut, [out], plane, scratch, compute);
 }
@@ -77,7 +80,7 @@ pub fn for_each_part_of<const H: usize>(
     mut halves: [&mut [Block]; H],
     plane: usize,
     scratch: &mut [Block],
-    compute: &(dyn Fn(Part, &mut [&mut [Block]], &mut [Block]) + Sync),
+    compute: &Compute<'_, Part>,
 ) {
     debug_assert!(halves.iter().all(|half| half.len() == halves[0].len() && half.len() % plane == 0));
     let run = MAX_PLANES / H;
@@ -128,7 +131,7 @@ pub fn for_each_block(
     planes: impl Iterator<Item = usize>,
     blocks: usize,
     scratch: &mut [Block],
-    compute: &(dyn Fn(usize, &mut [&mut [Block]], &mut [Block]) + Sync),
+    compute: &Compute<'_, usize>,
 ) {
     let mut rest = out;
     let maps = planes.map(|plane| {
@@ -159,7 +162,7 @@ pub fn for_each_run_of_blocks<'a>(
     maps: impl Iterator<Item = &'a mut [Block]>,
     blocks: usize,
     scratch: &mut [Block],
-    compute: &(dyn Fn(Range<usize>, &mut [&mut [Block]], &mut [Block]) + Sync),
+    compute: &Compute<'_, Range<usize>>,
 ) {
     let Along::Blocks { unit } = cut.along else { unreachable!("maps are cut along blocks") };
     let mut planes = Planes { planes: no_planes(), count: 0 };
