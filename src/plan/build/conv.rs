@@ -391,7 +391,7 @@ impl<'g> Builder<'g> {
     }
 }
 
-/// What a layer does to its operands, without what is added to its sums' scale later.
+/// What a layer does to its operands; a scale of its sums is added by the caller.
 fn conv_work(
     layer: &Layer<'_>,
     algorithm: Algorithm,
