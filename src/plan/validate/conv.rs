@@ -143,6 +143,7 @@ impl Validator<'_> {
             let serves = matches!(conv.algorithm, Algorithm::Winograd(..)) && conv.groups == 1;
             ensure(serves, "a layer that takes one map")?;
             ensure(conv.negative.is_none() && conv.squeeze.is_none(), "a second output of maps")?;
+            ensure(conv.residual_scale.is_none(), "a residual of maps with factors")?;
             operations += self.conv(conv)?;
             // all images of all maps are read and written at once
             let batch = conv.output.layout.batch;
