@@ -68,7 +68,7 @@ pub(crate) fn cut_rows(width: usize, pixels: Range<usize>, mut visit: impl FnMut
 ///
 /// As few as can be and as even as can be. Where there are no tiles of such a size, the next larger ones and a
 /// rest, or two halves.
-fn choose<F: Copy>(rows: Rows<'_, F>, pixels: usize) -> (usize, usize, F) {
+pub(crate) fn choose<F: Copy>(rows: Rows<'_, F>, pixels: usize) -> (usize, usize, F) {
     let widest = rows[rows.len() - 1].0;
     let tiles = pixels.div_ceil(widest);
     let mut m = pixels.div_ceil(tiles);
