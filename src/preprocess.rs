@@ -122,11 +122,11 @@ impl Preprocess {
             return refuse("takes u8: mean, std and the range 0-1 do not apply".into());
         }
         for (option, values) in [("mean", self.mean), ("std", self.std)] {
-            if values.iter().any(|x| !x.is_finite() || option == "std" && *x == 0.0) {
-                return Err(Error::Option {
-                    option: option.into(),
-                    reason: format!("{values:?} is no scale"),
-                });
+            let is_wrong = |x: &f32| !x.is_finite() || option == "std" && *x == 0.0;
+            if let Some(wrong) = values.iter().position(is_wrong) {
+                // Which one is enough: writing floats as text takes 15 KB, and nothing else in the C library does.
+                let reason = format!("number {} is no scale: it is zero or not finite", wrong + 1);
+                return Err(Error::Option { option: option.into(), reason });
             }
         }
         let range = self.range.unwrap_or(if bytes { Range::Byte } else { Range::Unit });

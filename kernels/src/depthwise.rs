@@ -15,6 +15,7 @@
 use core::ops::Range;
 
 use crate::conv::ConvGeometry;
+use crate::cover::{Sizes, cover};
 use crate::epilogue::{Epilogue, Finish};
 use crate::simd::{Simd, unroll};
 use crate::{Block, LANES};
@@ -78,29 +79,29 @@ pub(crate) struct Strip<'a> {
 /// Computes tiles of a fixed number of pixels; `out` is whole rows.
 pub(crate) type StripFn = fn(strip: &Strip<'_>, out: &mut [Block]);
 
-/// The tiles of one instruction set: of each list, entry `m - 1` computes tiles of `m` pixels.
+/// The tiles of one instruction set.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Strips<'a> {
-    /// Kernel size, stride, tiles.
-    pub(crate) windows: &'a [(usize, usize, &'a [StripFn])],
-    /// For all other windows.
-    pub(crate) any: &'a [StripFn],
+    /// Kernel size, stride, tiles: for rows that the narrowest tile fits in.
+    pub(crate) windows: &'a [(usize, usize, Sizes<'a, StripFn>)],
+    /// For all other windows and rows.
+    pub(crate) any: Sizes<'a, StripFn>,
     pub(crate) finish: Finish,
 }
 
 /// The [`Strips`] of one instruction set, from its entry points: the windows of MobileNet, EfficientNet and ConvNeXt
-/// in tiles of 1, 2, ... pixels as listed.
+/// in tiles of as many pixels as listed.
 macro_rules! strips {
-    ($strip:ident, $any:ident, $finish:ident; $($pixels:literal)*) => {
+    ($strip:ident: $($pixels:literal)*, $any:ident: $($any_pixels:literal)*, $finish:ident) => {
         crate::depthwise::Strips {
             windows: &[
-                (3, 1, &[$($strip::<3, 1, $pixels>),*]),
-                (3, 2, &[$($strip::<3, 2, $pixels>),*]),
-                (5, 1, &[$($strip::<5, 1, $pixels>),*]),
-                (5, 2, &[$($strip::<5, 2, $pixels>),*]),
-                (7, 1, &[$($strip::<7, 1, $pixels>),*]),
+                (3, 1, &[$(($pixels, $strip::<3, 1, $pixels>)),*]),
+                (3, 2, &[$(($pixels, $strip::<3, 2, $pixels>)),*]),
+                (5, 1, &[$(($pixels, $strip::<5, 1, $pixels>)),*]),
+                (5, 2, &[$(($pixels, $strip::<5, 2, $pixels>)),*]),
+                (7, 1, &[$(($pixels, $strip::<7, 1, $pixels>)),*]),
             ],
-            any: &[$($any::<$pixels>),*],
+            any: &[$(($any_pixels, $any::<$any_pixels>)),*],
             finish: $finish,
         }
     };
@@ -122,10 +123,16 @@ pub(crate) fn run(
     args.check(&pixels, out);
     let geometry = &args.geometry;
     let (width, plane) = (geometry.out_width, geometry.out_pixels());
-    let window = strips.windows.iter().find(|(kernel, stride, _)| {
-        geometry.kernel == [*kernel; 2] && geometry.stride == [*stride; 2] && geometry.dilation == [1, 1]
+    let window = strips.windows.iter().find(|(kernel, stride, tiles)| {
+        geometry.kernel == [*kernel; 2]
+            && geometry.stride == [*stride; 2]
+            && geometry.dilation == [1, 1]
+            && width >= tiles[0].0
     });
-    let tiles = window.map_or(strips.any, |(_, _, tiles)| tiles);
+    if pixels.is_empty() {
+        return;
+    }
+    let tiles = cover(window.map_or(strips.any, |(_, _, tiles)| tiles), width);
     let rows_at_once =
         if args.epilogue.has_rest() { FINISH_PIXELS.div_ceil(width) * width } else { pixels.len() };
     for block in 0..args.epilogue.blocks(out.len()) {
@@ -146,12 +153,9 @@ pub(crate) fn run(
                 x: 0,
                 tiles: 0,
             };
-            for (m, count) in split(width, tiles.len()) {
-                if count > 0 {
-                    strip.tiles = count;
-                    tiles[m - 1](&strip, &mut out[block][at..at + len]);
-                    strip.x += count * m;
-                }
+            for run in tiles.iter().filter(|run| run.count > 0) {
+                (strip.x, strip.tiles) = (run.first, run.count);
+                (run.function)(&strip, &mut out[block][at..at + len]);
             }
             args.epilogue.finish(strips.finish, block..block + 1, (plane, first), (at, len), out);
             first += len;
@@ -304,12 +308,4 @@ pub(crate) fn strip_of_any<S: Simd, const P: usize>(simd: S, strip: &Strip<'_>, 
             store(simd, strip, sums, row * out_width + x, out);
         }
     }
-}
-
-/// Splits `pixels` into tiles of at most `widest`, as even as can be: two sizes one apart, each with its count.
-fn split(pixels: usize, widest: usize) -> [(usize, usize); 2] {
-    let tiles = pixels.div_ceil(widest);
-    let m = pixels.div_ceil(tiles);
-    let wide = pixels - tiles * (m - 1);
-    [(m, wide), (m - 1, tiles - wide)]
 }

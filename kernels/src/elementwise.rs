@@ -259,6 +259,9 @@ impl<V: Copy> Clamp<V> {
     }
 }
 
+/// For an instruction set that applies activations by itself after the other lanes are done.
+pub(crate) fn later(_: Activation, _: &mut [Block]) {}
+
 /// The algorithm behind every [`BinaryFn`]; `rest` is the [`ActivateInPlaceFn`] of the same instruction set.
 #[inline(always)]
 pub(crate) fn binary<S: Simd>(

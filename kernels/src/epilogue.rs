@@ -129,11 +129,8 @@ static ONES: Block = [1.0; LANES];
 impl Tail<'_> {
     /// The value to store for one output, from its sum with the bias: `residual` is that of its pixel.
     #[inline(always)]
-    pub(crate) fn apply<S: Simd>(&self, simd: S, sum: S::Vector, residual: Option<&Block>) -> S::Vector {
-        let mut v = sum;
-        if let Some(residual) = residual {
-            v = simd.add(v, simd.load(residual));
-        }
+    pub(crate) fn apply<S: Simd>(&self, simd: S, sum: S::Vector, residual: &Block) -> S::Vector {
+        let v = simd.add(sum, simd.load(residual));
         let v = simd.clamp(v, simd.splat(self.low), simd.splat(self.high));
         simd.add(v, simd.splat(self.zero))
     }
@@ -158,6 +155,18 @@ impl Tail<'_> {
         }
     }
 
+    /// The same, of at most 16 pixels; what changes nothing where there is none.
+    #[inline(always)]
+    pub(crate) fn residual_or_nothing(
+        &self,
+        block: usize,
+        plane: usize,
+        pixel: usize,
+        len: usize,
+    ) -> &[Block] {
+        self.residual(block, plane, pixel, len).unwrap_or(&NEGATIVE_ZEROS[..len])
+    }
+
     /// Stores a tile of `M` pixels times `N` output blocks: its pixels are `at..` in each of the slices, and
     /// `pixel..` of planes of `plane`. No branch but one on where the residual is read.
     #[inline(always)]
@@ -173,12 +182,12 @@ impl Tail<'_> {
         let tail = core::hint::black_box(self);
         unroll!(j < N <= 4, {
             let out = &mut out[j][at..][..M];
-            let residual = tail.residual(j, plane, pixel, M).unwrap_or(&NEGATIVE_ZEROS[..M]);
+            let residual = tail.residual_or_nothing(j, plane, pixel, M);
             let bias = simd.load(tail.bias(j));
             let scale = simd.load(tail.scale.map_or(&ONES, |scale| &scale[j]));
             unroll!(i < M <= 16, {
                 let sum = simd.mul_add(sums[i][j], scale, bias);
-                simd.store(&mut out[i], tail.apply(simd, sum, Some(&residual[i])));
+                simd.store(&mut out[i], tail.apply(simd, sum, &residual[i]));
             });
         });
     }

@@ -28,6 +28,7 @@ use crate::elementwise::{ActivateFn, ActivateInPlaceFn, BinaryFn, MaxMinFn, Scal
 use crate::epilogue::Finish;
 use crate::layout::{PackFn, UnpackFn};
 use crate::pool::{GlobalPoolFn, PoolFn};
+#[cfg(feature = "std")]
 use crate::probe::ProbeKernel;
 
 /// An instruction set that has kernels.
@@ -99,8 +100,6 @@ impl core::error::Error for UnknownIsa {}
 pub struct Kernels {
     /// The instruction set.
     pub isa: Isa,
-    /// What measures the machine.
-    pub probe: ProbeKernel,
     /// Convolution from blocked input.
     pub direct: ConvKernel,
     /// Convolution from a plain image.
@@ -222,6 +221,30 @@ fn scalar_table() -> Kernels {
 #[cfg(feature = "std")]
 pub fn table(isa: Isa) -> Option<&'static Kernels> {
     supported().iter().find(|table| table.isa == isa)
+}
+
+/// What measures the machine with one instruction set, if this CPU can run it: beside the tables, so that it is in no program
+/// that does not ask for it.
+#[cfg(feature = "std")]
+pub fn probe(isa: Isa) -> Option<ProbeKernel> {
+    table(isa)?;
+    match isa {
+        // SAFETY: its table is there, so its features were detected.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => Some(unsafe { avx512::probe() }),
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => Some(unsafe { avx2::probe() }),
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => Some(unsafe { neon::probe() }),
+        // SAFETY: fma was just detected.
+        #[cfg(all(target_arch = "x86_64", feature = "scalar-fma"))]
+        Isa::Scalar if std::is_x86_feature_detected!("fma") => Some(unsafe { scalar::fused::probe() }),
+        Isa::Scalar => Some(scalar::portable::probe()),
+        #[allow(unreachable_patterns, reason = "each architecture lacks the others' sets")]
+        _ => None,
+    }
 }
 
 /// The table of the features that the program was compiled for: for targets without detection.

@@ -14,6 +14,7 @@
 pub mod activation;
 pub mod channels;
 pub mod conv;
+pub(crate) mod cover;
 pub mod depthwise;
 pub mod elementwise;
 pub mod epilogue;

@@ -272,9 +272,9 @@ fn inner_columns(g: &ConvGeometry) -> Range<usize> {
     g.pad_left.div_ceil(g.stride[1]).min(end)..end
 }
 
-/// One plane, with KH x (STRIDE + CARRY) taps without dilation.
+/// A row of outputs whose windows lie in the columns, with KH x (STRIDE + CARRY) taps without dilation.
 #[inline(always)]
-fn reduce_plane<
+fn reduce_inner<
     S: Simd,
     R: Reduce<S, N>,
     const N: usize,
@@ -286,28 +286,24 @@ fn reduce_plane<
     reduce: R,
     g: &ConvGeometry,
     plane: &[Block],
-    rows: Range<usize>,
+    (y, columns): (usize, Range<usize>),
+    at: usize,
     out: &mut [&mut [Block]; N],
 ) {
-    let inner = inner_columns(g);
-    for (i, y) in rows.enumerate() {
-        let at = i * g.out_width;
-        for x in (0..inner.start).chain(inner.end..g.out_width) {
-            reduce.store(simd, reduce_window(simd, reduce, g, plane, (y, x)), at + x, out);
-        }
-        if inner.is_empty() {
-            continue;
-        }
-        // Rows above and below the image are replaced by its nearest, which the window holds as well.
-        let column = inner.start * STRIDE - g.pad_left;
-        let mut rows: [&[Block]; KH] = [&[]; KH];
-        for (k, slot) in rows.iter_mut().enumerate() {
-            let row = (y * STRIDE + k).saturating_sub(g.pad_top).min(g.in_height - 1);
-            *slot = &plane[row * g.in_width..][column..g.in_width];
-        }
-        let range = at + inner.start..at + inner.end;
-        reduce_row::<S, R, N, KH, STRIDE, CARRY>(simd, reduce, rows, range, out);
+    // Rows above and below the image are replaced by its nearest, which the window holds as well.
+    let column = columns.start * STRIDE - g.pad_left;
+    let mut rows: [&[Block]; KH] = [&[]; KH];
+    for (k, slot) in rows.iter_mut().enumerate() {
+        let row = (y * STRIDE + k).saturating_sub(g.pad_top).min(g.in_height - 1);
+        *slot = &plane[row * g.in_width..][column..g.in_width];
     }
+    reduce_row::<S, R, N, KH, STRIDE, CARRY>(simd, reduce, rows, at + columns.start..at + columns.end, out);
+}
+
+/// The windows that have code of their own.
+fn is_common(g: &ConvGeometry) -> bool {
+    g.dilation == [1, 1]
+        && matches!((g.kernel, g.stride), ([2, 2], [2, 2]) | ([3, 3], [1, 1]) | ([3, 3], [2, 2]))
 }
 
 /// Columns whose taps are reduced at a time: 8 KB.
@@ -365,7 +361,7 @@ fn reduce_any_plane<S: Simd, R: Reduce<S, N>, const N: usize>(
 
 /// One plane of a reduction whose order does not show: the common windows, and any other.
 #[inline(always)]
-fn reduce_plane_of<S: Simd, R: Reduce<S, N>, const N: usize>(
+fn reduce_plane<S: Simd, R: Reduce<S, N>, const N: usize>(
     simd: S,
     reduce: R,
     g: &ConvGeometry,
@@ -373,15 +369,24 @@ fn reduce_plane_of<S: Simd, R: Reduce<S, N>, const N: usize>(
     rows: Range<usize>,
     out: &mut [&mut [Block]; N],
 ) {
-    if S::PLAIN {
+    let inner = if S::PLAIN { 0..0 } else { inner_columns(g) };
+    if !S::PLAIN && !is_common(g) {
         return reduce_any_plane(simd, reduce, g, plane, rows, out);
     }
-    match (g.kernel, g.stride, g.dilation) {
-        ([2, 2], [1, 1], [1, 1]) => reduce_plane::<S, R, N, 2, 1, 1>(simd, reduce, g, plane, rows, out),
-        ([2, 2], [2, 2], [1, 1]) => reduce_plane::<S, R, N, 2, 2, 0>(simd, reduce, g, plane, rows, out),
-        ([3, 3], [1, 1], [1, 1]) => reduce_plane::<S, R, N, 3, 1, 2>(simd, reduce, g, plane, rows, out),
-        ([3, 3], [2, 2], [1, 1]) => reduce_plane::<S, R, N, 3, 2, 1>(simd, reduce, g, plane, rows, out),
-        _ => reduce_any_plane(simd, reduce, g, plane, rows, out),
+    for (i, y) in rows.enumerate() {
+        let at = i * g.out_width;
+        for x in (0..inner.start).chain(inner.end..g.out_width) {
+            reduce.store(simd, reduce_window(simd, reduce, g, plane, (y, x)), at + x, out);
+        }
+        if inner.is_empty() {
+            continue;
+        }
+        let row = (y, inner.clone());
+        match (g.kernel[0], g.stride[0]) {
+            (2, _) => reduce_inner::<S, R, N, 2, 2, 0>(simd, reduce, g, plane, row, at, out),
+            (_, 1) => reduce_inner::<S, R, N, 3, 1, 2>(simd, reduce, g, plane, row, at, out),
+            _ => reduce_inner::<S, R, N, 3, 2, 1>(simd, reduce, g, plane, row, at, out),
+        }
     }
 }
 
@@ -492,27 +497,42 @@ fn mean_row<S: Simd, const KH: usize, const KW: usize, const STRIDE: usize>(
     }
 }
 
-/// One plane of means; KH x KW, STRIDE apart and without dilation, or any window where KH is 0.
+/// A row of means of windows that lie in the image.
 #[inline(always)]
-fn mean_plane<S: Simd, const KH: usize, const KW: usize, const STRIDE: usize>(
+fn mean_inner<S: Simd, const KH: usize, const KW: usize, const STRIDE: usize>(
     simd: S,
-    args: &PoolArgs<'_>,
+    g: &ConvGeometry,
     plane: &[Block],
-    rows: Range<usize>,
+    (row, columns): (usize, Range<usize>),
     out: &mut [Block],
 ) {
+    let column = columns.start * STRIDE - g.pad_left;
+    let rows: [&[Block]; KH] = from_fn(
+        #[inline(always)]
+        |k| &plane[(row + k) * g.in_width..][column..g.in_width],
+    );
+    mean_row::<S, KH, KW, STRIDE>(simd, rows, &mut out[columns]);
+}
+
+/// One plane of means: the common windows, and any other.
+#[inline(always)]
+fn mean_plane<S: Simd>(simd: S, args: &PoolArgs<'_>, plane: &[Block], rows: Range<usize>, out: &mut [Block]) {
     let g = &args.geometry;
-    let inner = inner_columns(g);
+    let inner = if !S::PLAIN && is_common(g) { inner_columns(g) } else { 0..0 };
     for (y, out) in rows.zip(out.chunks_mut(g.out_width)) {
         let (row, rows) = taps(y, g.in_height, rows_axis(g));
-        let inner = if KH > 0 && rows == KH { inner.clone() } else { 0..0 };
+        let inner = if rows == g.kernel[0] { inner.clone() } else { 0..0 };
         for x in (0..inner.start).chain(inner.end..g.out_width) {
             simd.store(&mut out[x], window_mean(simd, args, plane, (y, x)));
         }
-        if !inner.is_empty() {
-            let column = inner.start * STRIDE - g.pad_left;
-            let rows: [&[Block]; KH] = from_fn(|k| &plane[(row + k) * g.in_width..][column..g.in_width]);
-            mean_row::<S, KH, KW, STRIDE>(simd, rows, &mut out[inner]);
+        if inner.is_empty() {
+            continue;
+        }
+        let row = (row, inner);
+        match (g.kernel[0], g.stride[0]) {
+            (2, _) => mean_inner::<S, 2, 2, 2>(simd, g, plane, row, out),
+            (_, 1) => mean_inner::<S, 3, 3, 1>(simd, g, plane, row, out),
+            _ => mean_inner::<S, 3, 3, 2>(simd, g, plane, row, out),
         }
     }
 }
@@ -526,19 +546,10 @@ pub(crate) fn pool<S: Simd>(simd: S, args: &PoolArgs<'_>, pixels: Range<usize>, 
         let plane = &args.input[block * g.in_pixels()..][..g.in_pixels()];
         let rows = rows.clone();
         if args.kind == PoolKind::Max {
-            reduce_plane_of(simd, Largest, g, plane, rows, &mut [&mut **out]);
+            reduce_plane(simd, Largest, g, plane, rows, &mut [&mut **out]);
             continue;
         }
-        if S::PLAIN {
-            mean_plane::<S, 0, 0, 1>(simd, args, plane, rows, out);
-            continue;
-        }
-        match (g.kernel, g.stride, g.dilation) {
-            ([2, 2], [2, 2], [1, 1]) => mean_plane::<S, 2, 2, 2>(simd, args, plane, rows, out),
-            ([3, 3], [1, 1], [1, 1]) => mean_plane::<S, 3, 3, 1>(simd, args, plane, rows, out),
-            ([3, 3], [2, 2], [1, 1]) => mean_plane::<S, 3, 3, 2>(simd, args, plane, rows, out),
-            _ => mean_plane::<S, 0, 0, 1>(simd, args, plane, rows, out),
-        }
+        mean_plane(simd, args, plane, rows, out);
     }
 }
 
@@ -557,7 +568,7 @@ pub(crate) fn maxmin_pool<S: Simd>(
     let (positive, negative) = out.split_at_mut(out.len() / 2);
     for (block, (positive, negative)) in positive.iter_mut().zip(negative).enumerate() {
         let plane = &args.input[block * g.in_pixels()..][..g.in_pixels()];
-        reduce_plane_of(simd, Extremes, g, plane, rows.clone(), &mut [&mut **positive, &mut **negative]);
+        reduce_plane(simd, Extremes, g, plane, rows.clone(), &mut [&mut **positive, &mut **negative]);
     }
 }
 

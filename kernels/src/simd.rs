@@ -99,7 +99,20 @@ pub(crate) use simd_ops;
 
 /// Repeats a block for each `i` below a constant of at most 16 (or 4), as straight code: the optimizer leaves
 /// wide tiles as loops, with their sums in memory. Arrays of sums are to be indexed in here only.
+///
+/// `i < n of N` is for arrays with room for `N` of which `n` are used: the same number where the instruction set `S` has
+/// code for each size, and then straight code too; a loop where it is [`Simd::PLAIN`] and has one code for all.
 macro_rules! unroll {
+    ($i:ident < $n:ident of $room:ident, $body:block) => {
+        if S::PLAIN {
+            for $i in 0..$n {
+                $body
+            }
+        } else {
+            unroll!(@ $i, $room, $body, 0 1 2 3 4 5 6 7);
+            const { assert!($room <= 8) };
+        }
+    };
     ($i:ident < $n:ident <= 16, $body:block) => {
         unroll!(@ $i, $n, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
         const { assert!($n <= 16) };

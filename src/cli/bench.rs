@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use sinew::plan::Io;
-use sinew::run::kernels_for;
 use sinew::{Input, Session};
 
 use super::files::Staged;
@@ -64,7 +63,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Report> {
         false => None,
     };
     let (isa, threads) = (session.isa(), engine.threads());
-    let peak = peak::gflops(&kernels_for(Some(isa))?.probe, threads, PEAK_TIME);
+    let peak = peak::gflops(&peak::probe(isa)?, threads, PEAK_TIME);
     let gflops = 2.0 * macs as f64 / times.min() as f64;
     let mut report = Report { notices, ..Report::default() };
     let (name, io) = (arguments.model.model.display(), name(arguments.io));

@@ -14,7 +14,8 @@ use clap::Args;
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 use sinew::Isa;
-use sinew_kernels::isa::{self, Kernels};
+use sinew_kernels::isa;
+use sinew_kernels::probe::ProbeKernel;
 use sinew_kernels::{Block, LANES};
 
 use super::table::Table;
@@ -52,7 +53,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Report> {
     report.set("threads", threads);
     tell_instruction_sets(threads, &bar, &mut report);
     tell_caches(&caches, &mut report);
-    tell_bandwidth(&tables[0], &levels, threads, &bar, &mut report);
+    tell_bandwidth(tables[0].isa, &levels, threads, &bar, &mut report)?;
     bar.finish_and_clear();
     Ok(report)
 }
@@ -65,14 +66,14 @@ fn tell_instruction_sets(threads: usize, bar: &ProgressBar, report: &mut Report)
     let mut sets: Vec<Value> = Vec::new();
     let mut best = None;
     for set in Isa::ALL {
-        let Some(kernels) = isa::table(set) else {
+        let Some(probe) = isa::probe(set) else {
             let missing = missing(set);
             table.row([set.name().to_owned(), format!("no: lacks {missing}"), String::new(), String::new()]);
             sets.push(json!({ "name": set.name(), "available": false, "missing": missing }));
             continue;
         };
         let measure = |threads| {
-            let gflops = peak::gflops(&kernels.probe, threads, TIME);
+            let gflops = peak::gflops(&probe, threads, TIME);
             bar.inc(1);
             gflops
         };
@@ -82,7 +83,7 @@ fn tell_instruction_sets(threads: usize, bar: &ProgressBar, report: &mut Report)
         sets.push(json!({
             "name": set.name(),
             "available": true,
-            "kernel": kernels.probe.name,
+            "kernel": probe.name,
             "gflops": one,
             "gflops_all_threads": all,
         }));
@@ -216,12 +217,13 @@ fn levels(caches: &[Cache]) -> Vec<Level> {
 }
 
 fn tell_bandwidth(
-    kernels: &Kernels,
+    set: Isa,
     levels: &[Level],
     threads: usize,
     bar: &ProgressBar,
     report: &mut Report,
-) {
+) -> Result<()> {
+    let probe = peak::probe(set)?;
     let titles = [">threads", "level", ">working set", ">a thread's", ">read GB/s", ">copy GB/s"];
     let mut table = Table::new(&titles);
     let mut told: Vec<Value> = Vec::new();
@@ -230,7 +232,7 @@ fn tell_bandwidth(
         for Level { name, bytes: total, shared } in levels {
             let own = if *shared { total / threads } else { *total };
             let [read, copy] = [false, true].map(|copy| {
-                let speed = bandwidth(kernels, threads, own, copy);
+                let speed = bandwidth(&probe, threads, own, copy);
                 bar.inc(1);
                 speed
             });
@@ -254,16 +256,16 @@ fn tell_bandwidth(
     }
     report.line("");
     report.text.push_str(&table.render());
-    let set = kernels.isa.name();
     report.line(format!(
         "With {set}; a copy counts what is read and what is written. 1 GB is {} bytes.",
         count(1_000_000_000)
     ));
     report.set("bandwidth", told);
+    Ok(())
 }
 
 /// GB/s of all threads together, each on its own `bytes`: the sum of every thread's best repetition.
-fn bandwidth(kernels: &Kernels, threads: usize, bytes: usize, copy: bool) -> f64 {
+fn bandwidth(probe: &ProbeKernel, threads: usize, bytes: usize, copy: bool) -> f64 {
     let blocks = (bytes / size_of::<Block>()).max(2);
     let start = Barrier::new(threads);
     let run = || {
@@ -276,10 +278,10 @@ fn bandwidth(kernels: &Kernels, threads: usize, bytes: usize, copy: bool) -> f64
         let mut sum = [0.0; LANES];
         let mut once = || {
             if copy {
-                (kernels.probe.copy_loop)(black_box(from), black_box(to));
+                (probe.copy_loop)(black_box(from), black_box(to));
             } else {
-                (kernels.probe.read_loop)(black_box(from), &mut sum);
-                (kernels.probe.read_loop)(black_box(to), &mut sum);
+                (probe.read_loop)(black_box(from), &mut sum);
+                (probe.read_loop)(black_box(to), &mut sum);
             }
         };
         moved as f64 / best(&mut once).as_secs_f64() / 1e9

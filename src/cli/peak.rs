@@ -5,11 +5,21 @@ use std::hint::black_box;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
+use sinew::{Error, Isa};
+use sinew_kernels::isa;
 use sinew_kernels::probe::ProbeKernel;
 use sinew_kernels::{Block, LANES};
 
+use super::Result;
+
 /// One repetition takes about so long: shorter than what disturbs it, much longer than a look at the clock.
 const REPETITION: Duration = Duration::from_micros(200);
+
+/// The loops of an instruction set that this CPU has.
+pub(super) fn probe(isa: Isa) -> Result<ProbeKernel> {
+    let missing = isa.required_features();
+    isa::probe(isa).ok_or_else(|| Error::IsaUnavailable { isa: isa.name(), missing }.into())
+}
 
 /// GFLOP/s of one thread: the best repetition within `time`.
 fn one_thread(probe: &ProbeKernel, time: Duration) -> f64 {

@@ -19,6 +19,7 @@
 use core::ops::Range;
 
 use super::ConvGeometry;
+use crate::cover::{Sizes, cover};
 use crate::epilogue::{Epilogue, Finish, Tail};
 use crate::simd::{Simd, unroll};
 use crate::{Block, LANES};
@@ -88,10 +89,10 @@ pub(crate) struct Row<'a> {
     pixel: usize,
 }
 
-/// The entry points of one instruction set: tiles of 1 to `tiles.len()` pixels, and the second pass.
+/// The entry points of one instruction set: tiles, and the second pass.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Parts<'a> {
-    pub(crate) tiles: &'a [TileFn],
+    pub(crate) tiles: Sizes<'a, TileFn>,
     pub(crate) spread: SpreadFn,
     pub(crate) finish: Finish,
 }
@@ -147,6 +148,12 @@ fn expand(parts: &Parts<'_>, args: &GroupedArgs<'_>, block: usize, y: usize, cop
     }
 }
 
+/// The tiles of an instruction set, of as many pixels as listed.
+macro_rules! grouped_tiles {
+    ($tile:ident: $($pixels:literal)*) => { &[$(($pixels, $tile::<$pixels>)),*] };
+}
+pub(crate) use grouped_tiles;
+
 /// Computes `pixels` of all output blocks in `out`.
 pub(crate) fn run(
     parts: &Parts<'_>,
@@ -170,7 +177,11 @@ pub(crate) fn run(
     assert!(args.weights.len() >= blocks * per_block, "weights of every output block");
     assert!(args.epilogue.bias.len() >= blocks, "bias of every output block");
     let plane = g.out_pixels();
+    if pixels.is_empty() {
+        return;
+    }
     let rows = &mut scratch[..ring * cin * width];
+    let tiles = cover(parts.tiles, g.out_width);
     for block in 0..blocks {
         let weights = &args.weights[block * per_block..][..per_block];
         let epilogue = args.epilogue.starting_at(block, plane);
@@ -205,11 +216,11 @@ pub(crate) fn run(
                 pixel: y * g.out_width,
             };
             let at = y * g.out_width - pixels.start;
-            let tiles = g.out_width.div_ceil(parts.tiles.len());
-            for tile in 0..tiles {
-                // even tiles
-                let (from, to) = (g.out_width * tile / tiles, g.out_width * (tile + 1) / tiles);
-                (parts.tiles[to - from - 1])(&row, from, at + from, &mut out[block..block + 1]);
+            for run in &tiles {
+                for tile in 0..run.count {
+                    let first = run.first + tile * run.size;
+                    (run.function)(&row, first, at + first, &mut out[block..block + 1]);
+                }
             }
         }
     }

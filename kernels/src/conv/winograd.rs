@@ -34,7 +34,7 @@ pub(crate) mod weights;
 use input::{Batch, InputFn};
 use multiply::{MultiplyFn, Product};
 use output::{Output, OutputFn};
-use weights::WeightsFn;
+use weights::{Row, WeightsFn};
 
 /// The sizes of one algorithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -138,28 +138,46 @@ pub struct Winograd {
     pub(crate) finish: Finish,
 }
 
-/// Every algorithm that an instruction set has, from the generic entry points of that set.
+/// Every algorithm that an instruction set has, from the entry points of that set: generic over the sizes, or, after
+/// `any`, one for all of them.
 macro_rules! winograd_kernels {
     ($isa:ident: $($part:ident),*) => {
+        $crate::conv::winograd::winograd_kernels!(@all @sized $isa $($part),*)
+    };
+    ($isa:ident: any $($part:ident),*) => {
+        $crate::conv::winograd::winograd_kernels!(@all @any $isa $($part),*)
+    };
+    (@all @$kind:ident $isa:ident $($part:ident),*) => {
         [
-            $crate::conv::winograd::winograd_kernels!(@one $isa 2 3 4 $($part),*),
-            $crate::conv::winograd::winograd_kernels!(@one $isa 4 3 6 $($part),*),
-            $crate::conv::winograd::winograd_kernels!(@one $isa 6 3 8 $($part),*),
-            $crate::conv::winograd::winograd_kernels!(@one $isa 2 5 6 $($part),*),
-            $crate::conv::winograd::winograd_kernels!(@one $isa 4 5 8 $($part),*),
+            $crate::conv::winograd::winograd_kernels!(@$kind $isa 2 3 4 $($part),*),
+            $crate::conv::winograd::winograd_kernels!(@$kind $isa 4 3 6 $($part),*),
+            $crate::conv::winograd::winograd_kernels!(@$kind $isa 6 3 8 $($part),*),
+            $crate::conv::winograd::winograd_kernels!(@$kind $isa 2 5 6 $($part),*),
+            $crate::conv::winograd::winograd_kernels!(@$kind $isa 4 5 8 $($part),*),
         ]
     };
     (
-        @one $isa:ident $m:literal $r:literal $t:literal
+        @sized $isa:ident $m:literal $r:literal $t:literal
         $input:ident, $weights:ident, $multiply:ident, $output:ident, $finish:ident
+    ) => {
+        $crate::conv::winograd::winograd_kernels!(
+            @one $isa $m $r $input::<$t>, $weights::<$t, $r>, $multiply, $output::<$t, $m>, $finish
+        )
+    };
+    (@any $isa:ident $m:literal $r:literal $t:literal $($part:ident),*) => {
+        $crate::conv::winograd::winograd_kernels!(@one $isa $m $r $($part),*)
+    };
+    (
+        @one $isa:ident $m:literal $r:literal
+        $input:expr, $weights:expr, $multiply:expr, $output:expr, $finish:expr
     ) => {
         $crate::conv::winograd::Winograd {
             name: concat!("winograd_", $m, "x", $m, "_", $r, "x", $r, "_", stringify!($isa)),
             tile: $crate::conv::winograd::WinogradTile { output: $m, kernel: $r },
-            input: $input::<$t>,
-            weights: $weights::<$t, $r>,
+            input: $input,
+            weights: $weights,
             multiply: $multiply,
-            output: $output::<$t, $m>,
+            output: $output,
             finish: $finish,
         }
     };
@@ -294,7 +312,8 @@ impl Winograd {
                 // odd or not, another block keeps the columns apart in the cache
                 let u_stride = k + 1;
                 for r in 0..domain {
-                    (self.weights)(r, now, lanes, work.row, u_stride);
+                    let row = Row { tile: self.tile, index: r };
+                    (self.weights)(&row, now, lanes, work.row, u_stride);
                     for c in 0..domain {
                         let xi = r * domain + c;
                         let product = Product {
@@ -331,7 +350,8 @@ impl Winograd {
         assert_eq!(plain.len() % plain_size, 0, "plain weights of whole output blocks");
         for (plain, packed) in plain.chunks_exact(plain_size).zip(packed.chunks_exact_mut(packed_size)) {
             for (r, packed) in packed.chunks_exact_mut(self.tile.domain() * channels).enumerate() {
-                (self.weights)(r, plain, lanes, packed, channels);
+                let row = Row { tile: self.tile, index: r };
+                (self.weights)(&row, plain, lanes, packed, channels);
             }
         }
     }

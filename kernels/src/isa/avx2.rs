@@ -6,12 +6,14 @@ use core::ops::Range;
 use crate::activation::Activation;
 use crate::channels::{self, LrnArgs, SoftmaxArgs};
 use crate::conv::direct::{self, Row, Tiles};
-use crate::conv::grouped::{self, GroupedArgs, Parts, Row as GroupedRow};
+use crate::conv::grouped::{self, GroupedArgs, Parts, Row as GroupedRow, grouped_tiles};
 use crate::conv::plain_image::{self, PlainConvArgs, PlainConvKernel, PlainRow, PlainTiles};
 use crate::conv::tiling::tiles;
 use crate::conv::winograd::input::Batch;
 use crate::conv::winograd::multiply::{Column, Product, registers};
 use crate::conv::winograd::output::Output;
+use crate::conv::winograd::transform::Domain;
+use crate::conv::winograd::weights::Row as WeightRow;
 use crate::conv::winograd::{self, winograd_kernels};
 use crate::conv::{ConvArgs, ConvKernel};
 use crate::depthwise::{self, DepthwiseArgs, Strip, strips};
@@ -230,8 +232,10 @@ entry_points! {
     depthwise_strip_avx2[K, STRIDE, P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip::<_, K, STRIDE, P>;
     pack_avx2(args: &PackArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = layout::pack;
     unpack_avx2(args: &UnpackArgs<'_>, pixels: Range<usize>, out: &mut [f32]) = layout::unpack;
-    softmax_avx2(args: &SoftmaxArgs<'_>, pixels: Range<usize>, out: &mut [Block]) = channels::softmax;
-    lrn_avx2(args: &LrnArgs<'_>, pixels: Range<usize>, out: &mut [Block]) = channels::lrn;
+    softmax_avx2(args: &SoftmaxArgs<'_>, pixels: Range<usize>, out: &mut [Block]) =
+        |simd, args, pixels, out| channels::softmax(simd, activate_in_place_avx2, args, pixels, out);
+    lrn_avx2(args: &LrnArgs<'_>, pixels: Range<usize>, out: &mut [Block]) =
+        |simd, args, pixels, out| channels::lrn(simd, activate_in_place_avx2, args, pixels, out);
     pool_avx2(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::pool;
     maxmin_pool_avx2(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::maxmin_pool;
     global_pool_avx2(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
@@ -252,20 +256,22 @@ fn plain_image_6x1_avx2(
     scratch: &mut [f32],
     out: &mut [&mut [Block]],
 ) {
-    let tiles = PlainTiles { rows: &[tiles!(plain_image_avx2, 1: 1 2 3 4 5 6)], finish: epilogue_avx2 };
+    let tiles = PlainTiles { rows: &[tiles!(plain_image_avx2, 1: 1 2 4 6)], finish: epilogue_avx2 };
     plain_image::run(&tiles, args, pixels, scratch, out);
 }
 
 entry_points! {
     [#[target_feature(enable = "avx2,fma")]] Avx2::new();
     winograd_input_avx2[T](batch: &Batch<'_>, input: &[Block], v: &mut [Block], stride: usize) =
-        winograd::input::transform::<_, T>;
-    winograd_weights_avx2[T, R](row: usize, plain: &[Block], lanes: &[u8], u: &mut [Block], stride: usize) =
-        winograd::weights::transform::<_, T, R>;
+        |simd, batch, input, v, stride| winograd::input::transform::<_, T>(simd, Domain::of(T), batch, input, v, stride);
+    winograd_weights_avx2[T, R](row: &WeightRow, plain: &[Block], lanes: &[u8], u: &mut [Block], stride: usize) =
+        |simd, row, plain, lanes, u, stride| {
+            winograd::weights::transform::<_, T, R>(simd, (Domain::of(T), R), row, plain, lanes, u, stride)
+        };
     winograd_column_avx2[ROWS, BLOCKS](product: &Product<'_>, column: Column, m: &mut [Block]) =
         winograd::multiply::column::<_, ROWS, BLOCKS>;
     winograd_output_avx2[T, M](args: &Output<'_>, m: &[Block], out: &mut [Block]) =
-        winograd::output::transform::<_, T, M>;
+        |simd, args, m, out| winograd::output::transform::<_, T, M>(simd, Domain::of(T), M, args, m, out);
 }
 
 // 6 tiles x 1 block: 12 sums, 2 of weights and 1 of input are 15 of 16 registers.
@@ -319,14 +325,7 @@ fn grouped_6x1_avx2(
     scratch: &mut [Block],
 ) {
     let parts = Parts {
-        tiles: &[
-            grouped_tile_avx2::<1>,
-            grouped_tile_avx2::<2>,
-            grouped_tile_avx2::<3>,
-            grouped_tile_avx2::<4>,
-            grouped_tile_avx2::<5>,
-            grouped_tile_avx2::<6>,
-        ],
+        tiles: grouped_tiles!(grouped_tile_avx2: 1 3 4 6),
         spread: spread_avx2,
         finish: epilogue_avx2,
     };
@@ -336,21 +335,26 @@ fn grouped_6x1_avx2(
 #[target_feature(enable = "avx2,fma")]
 fn depthwise_avx2(args: &DepthwiseArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
     // 8 sums + 6 of weights + 2 of a pixel = 16 of 16 registers.
-    let strips = strips!(depthwise_strip_avx2, depthwise_any_avx2, epilogue_avx2; 1 2 3 4);
+    let strips = strips!(depthwise_strip_avx2: 3 4, depthwise_any_avx2: 1 4, epilogue_avx2);
     depthwise::run(&strips, args, pixels, out);
+}
+
+#[target_feature(enable = "avx2,fma")]
+#[allow(dead_code, reason = "reached with detection only")]
+pub(crate) fn probe() -> ProbeKernel {
+    ProbeKernel {
+        name: "fma_loop_avx2",
+        chains: 6,
+        fma_loop: fma_loop_avx2,
+        read_loop: read_loop_avx2,
+        copy_loop: copy_loop_avx2,
+    }
 }
 
 #[target_feature(enable = "avx2,fma")]
 pub(crate) fn kernels() -> Kernels {
     Kernels {
         isa: Isa::Avx2,
-        probe: ProbeKernel {
-            name: "fma_loop_avx2",
-            chains: 6,
-            fma_loop: fma_loop_avx2,
-            read_loop: read_loop_avx2,
-            copy_loop: copy_loop_avx2,
-        },
         direct: ConvKernel { name: "direct_6x1_avx2", run: direct_6x1_avx2 },
         plain_image: PlainConvKernel { name: "plain_image_6x1_avx2", run: plain_image_6x1_avx2 },
         grouped: kernel!(grouped_6x1_avx2),

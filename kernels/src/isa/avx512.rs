@@ -5,22 +5,22 @@ use core::arch::x86_64::*;
 use core::ops::Range;
 
 use crate::activation::Activation;
-use crate::channels::{self, LrnArgs, SoftmaxArgs};
 use crate::conv::direct::{self, Row, Tiles};
-use crate::conv::grouped::{self, GroupedArgs, Parts, Row as GroupedRow};
+use crate::conv::grouped::{self, GroupedArgs, Parts, Row as GroupedRow, grouped_tiles};
 use crate::conv::plain_image::{self, PlainConvArgs, PlainConvKernel, PlainRow, PlainTiles};
 use crate::conv::tiling::tiles;
 use crate::conv::winograd::input::Batch;
 use crate::conv::winograd::multiply::{Column, Product, registers};
 use crate::conv::winograd::output::Output;
+use crate::conv::winograd::transform::Domain;
+use crate::conv::winograd::weights::Row as WeightRow;
 use crate::conv::winograd::{self, winograd_kernels};
 use crate::conv::{ConvArgs, ConvKernel};
 use crate::depthwise::{self, DepthwiseArgs, Strip, strips};
 use crate::elementwise::{self, BinaryArgs, ScaleArgs};
 use crate::epilogue::{self, Rest};
-use crate::isa::{Isa, Kernels, entry_points, kernel};
-use crate::layout::{self, PackArgs, UnpackArgs};
-use crate::pool::{self, PoolArgs, PoolKind};
+use crate::isa::{Isa, Kernels, avx2, entry_points, kernel};
+use crate::pool::{self, PoolKind};
 use crate::probe::{self, ProbeKernel};
 use crate::simd::{Simd, simd_ops};
 use crate::{Block, LANES};
@@ -148,12 +148,6 @@ entry_points! {
     maxmin_avx512(input: &[Block], positive: &mut [Block], negative: &mut [Block]) = elementwise::maxmin;
     depthwise_any_avx512[P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip_of_any::<_, P>;
     depthwise_strip_avx512[K, STRIDE, P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip::<_, K, STRIDE, P>;
-    pack_avx512(args: &PackArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = layout::pack;
-    unpack_avx512(args: &UnpackArgs<'_>, pixels: Range<usize>, out: &mut [f32]) = layout::unpack;
-    softmax_avx512(args: &SoftmaxArgs<'_>, pixels: Range<usize>, out: &mut [Block]) = channels::softmax;
-    lrn_avx512(args: &LrnArgs<'_>, pixels: Range<usize>, out: &mut [Block]) = channels::lrn;
-    pool_avx512(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::pool;
-    maxmin_pool_avx512(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::maxmin_pool;
     global_pool_avx512(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
     grouped_tile_avx512[M](row: &GroupedRow<'_>, first: usize, at: usize, out: &mut [&mut [Block]]) = grouped::tile::<_, M>;
 }
@@ -180,10 +174,7 @@ fn plain_image_14x2_avx512(
     out: &mut [&mut [Block]],
 ) {
     let tiles = PlainTiles {
-        rows: &[
-            tiles!(plain_image_avx512, 1: 1 2 4 6 8 10 12 14),
-            tiles!(plain_image_avx512, 2: 1 2 4 6 8 10 12 14),
-        ],
+        rows: &[tiles!(plain_image_avx512, 1: 1 4 8 14), tiles!(plain_image_avx512, 2: 1 4 8 14)],
         finish: epilogue_avx512,
     };
     plain_image::run(&tiles, args, pixels, scratch, out);
@@ -192,22 +183,24 @@ fn plain_image_14x2_avx512(
 entry_points! {
     [#[target_feature(enable = "avx512f")]] Avx512::new();
     winograd_input_avx512[T](batch: &Batch<'_>, input: &[Block], v: &mut [Block], stride: usize) =
-        winograd::input::transform::<_, T>;
-    winograd_weights_avx512[T, R](row: usize, plain: &[Block], lanes: &[u8], u: &mut [Block], stride: usize) =
-        winograd::weights::transform::<_, T, R>;
+        |simd, batch, input, v, stride| winograd::input::transform::<_, T>(simd, Domain::of(T), batch, input, v, stride);
+    winograd_weights_avx512[T, R](row: &WeightRow, plain: &[Block], lanes: &[u8], u: &mut [Block], stride: usize) =
+        |simd, row, plain, lanes, u, stride| {
+            winograd::weights::transform::<_, T, R>(simd, (Domain::of(T), R), row, plain, lanes, u, stride)
+        };
     winograd_column_avx512[ROWS, BLOCKS](product: &Product<'_>, column: Column, m: &mut [Block]) =
         winograd::multiply::column::<_, ROWS, BLOCKS>;
     winograd_output_avx512[T, M](args: &Output<'_>, m: &[Block], out: &mut [Block]) =
-        winograd::output::transform::<_, T, M>;
+        |simd, args, m, out| winograd::output::transform::<_, T, M>(simd, Domain::of(T), M, args, m, out);
 }
 
 // 6 tiles x 4 blocks: 24 sums, 4 of weights and 1 of input are 29 of 32 registers; 14 x 2: 28 + 2 + 1 = 31.
 #[target_feature(enable = "avx512f")]
 fn winograd_multiply_avx512(product: &Product<'_>, m: &mut [Block]) {
     let choices = [
-        registers!(winograd_column_avx512, 4: 1 2 3 4 5 6),
-        registers!(winograd_column_avx512, 2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
-        registers!(winograd_column_avx512, 1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+        registers!(winograd_column_avx512, 4: 1 2 3 4 6),
+        registers!(winograd_column_avx512, 2: 1 2 4 8 14),
+        registers!(winograd_column_avx512, 1: 1 2 4 8 9 14),
     ];
     winograd::multiply::split(&choices, product, m);
 }
@@ -231,22 +224,7 @@ fn grouped_14x1_avx512(
     scratch: &mut [Block],
 ) {
     let parts = Parts {
-        tiles: &[
-            grouped_tile_avx512::<1>,
-            grouped_tile_avx512::<2>,
-            grouped_tile_avx512::<3>,
-            grouped_tile_avx512::<4>,
-            grouped_tile_avx512::<5>,
-            grouped_tile_avx512::<6>,
-            grouped_tile_avx512::<7>,
-            grouped_tile_avx512::<8>,
-            grouped_tile_avx512::<9>,
-            grouped_tile_avx512::<10>,
-            grouped_tile_avx512::<11>,
-            grouped_tile_avx512::<12>,
-            grouped_tile_avx512::<13>,
-            grouped_tile_avx512::<14>,
-        ],
+        tiles: grouped_tiles!(grouped_tile_avx512: 1 4 7 14),
         spread: spread_avx512,
         finish: epilogue_avx512,
     };
@@ -255,22 +233,30 @@ fn grouped_14x1_avx512(
 
 #[target_feature(enable = "avx512f")]
 fn depthwise_avx512(args: &DepthwiseArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
-    // 8 sums + 3 of weights + 1 of a pixel = 12 of 32 registers: 8 chains hide the latency.
-    let strips = strips!(depthwise_strip_avx512, depthwise_any_avx512, epilogue_avx512; 1 2 3 4 5 6 7 8);
+    // 7 sums + 3 of weights + 1 of a pixel = 11 of 32 registers; 8 chains would hide the latency by themselves, but the
+    // maps of most networks are a power of two times 7 pixels wide.
+    let strips = strips!(depthwise_strip_avx512: 4 7, depthwise_any_avx512: 1 4, epilogue_avx512);
     depthwise::run(&strips, args, pixels, out);
 }
 
 #[target_feature(enable = "avx512f")]
+#[allow(dead_code, reason = "reached with detection only")]
+pub(crate) fn probe() -> ProbeKernel {
+    ProbeKernel {
+        name: "fma_loop_avx512",
+        chains: 12,
+        fma_loop: fma_loop_avx512,
+        read_loop: read_loop_avx512,
+        copy_loop: copy_loop_avx512,
+    }
+}
+
+#[target_feature(enable = "avx512f")]
 pub(crate) fn kernels() -> Kernels {
+    // What waits for memory and not for registers of twice the size: a CPU with AVX-512 has AVX2.
+    let narrow = avx2::kernels();
     Kernels {
         isa: Isa::Avx512,
-        probe: ProbeKernel {
-            name: "fma_loop_avx512",
-            chains: 12,
-            fma_loop: fma_loop_avx512,
-            read_loop: read_loop_avx512,
-            copy_loop: copy_loop_avx512,
-        },
         direct: ConvKernel { name: "direct_14x2_avx512", run: direct_14x2_avx512 },
         plain_image: PlainConvKernel { name: "plain_image_14x2_avx512", run: plain_image_14x2_avx512 },
         grouped: kernel!(grouped_14x1_avx512),
@@ -281,15 +267,15 @@ pub(crate) fn kernels() -> Kernels {
         scale: kernel!(scale_avx512),
         maxmin: kernel!(maxmin_avx512),
         finish: epilogue_avx512,
-        pack: kernel!(pack_avx512),
-        unpack: kernel!(unpack_avx512),
+        pack: narrow.pack,
+        unpack: narrow.unpack,
         winograd: winograd_kernels!(avx512:
             winograd_input_avx512, winograd_weights_avx512, winograd_multiply_avx512, winograd_output_avx512,
             epilogue_avx512),
-        softmax: kernel!(softmax_avx512),
-        lrn: kernel!(lrn_avx512),
-        pool: kernel!(pool_avx512),
-        maxmin_pool: kernel!(maxmin_pool_avx512),
+        softmax: narrow.softmax,
+        lrn: narrow.lrn,
+        pool: narrow.pool,
+        maxmin_pool: narrow.maxmin_pool,
         global_pool: kernel!(global_pool_avx512),
     }
 }

@@ -6,12 +6,14 @@ use core::ops::Range;
 use crate::activation::Activation;
 use crate::channels::{self, LrnArgs, SoftmaxArgs};
 use crate::conv::direct::{self, Row, Tiles};
-use crate::conv::grouped::{self, GroupedArgs, Parts, Row as GroupedRow};
+use crate::conv::grouped::{self, GroupedArgs, Parts, Row as GroupedRow, grouped_tiles};
 use crate::conv::plain_image::{self, PlainConvArgs, PlainConvKernel, PlainRow, PlainTiles};
 use crate::conv::tiling::tiles;
 use crate::conv::winograd::input::Batch;
 use crate::conv::winograd::multiply::{Column, Product, registers};
 use crate::conv::winograd::output::Output;
+use crate::conv::winograd::transform::Domain;
+use crate::conv::winograd::weights::Row as WeightRow;
 use crate::conv::winograd::{self, winograd_kernels};
 use crate::conv::{ConvArgs, ConvKernel};
 use crate::depthwise::{self, DepthwiseArgs, Strip, strips};
@@ -210,8 +212,10 @@ entry_points! {
     depthwise_strip_neon[K, STRIDE, P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip::<_, K, STRIDE, P>;
     pack_neon(args: &PackArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = layout::pack;
     unpack_neon(args: &UnpackArgs<'_>, pixels: Range<usize>, out: &mut [f32]) = layout::unpack;
-    softmax_neon(args: &SoftmaxArgs<'_>, pixels: Range<usize>, out: &mut [Block]) = channels::softmax;
-    lrn_neon(args: &LrnArgs<'_>, pixels: Range<usize>, out: &mut [Block]) = channels::lrn;
+    softmax_neon(args: &SoftmaxArgs<'_>, pixels: Range<usize>, out: &mut [Block]) =
+        |simd, args, pixels, out| channels::softmax(simd, activate_in_place_neon, args, pixels, out);
+    lrn_neon(args: &LrnArgs<'_>, pixels: Range<usize>, out: &mut [Block]) =
+        |simd, args, pixels, out| channels::lrn(simd, activate_in_place_neon, args, pixels, out);
     pool_neon(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::pool;
     maxmin_pool_neon(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::maxmin_pool;
     global_pool_neon(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
@@ -232,20 +236,22 @@ fn plain_image_6x1_neon(
     scratch: &mut [f32],
     out: &mut [&mut [Block]],
 ) {
-    let tiles = PlainTiles { rows: &[tiles!(plain_image_neon, 1: 1 2 3 4 5 6)], finish: epilogue_neon };
+    let tiles = PlainTiles { rows: &[tiles!(plain_image_neon, 1: 1 2 4 6)], finish: epilogue_neon };
     plain_image::run(&tiles, args, pixels, scratch, out);
 }
 
 entry_points! {
     [#[target_feature(enable = "neon")]] Neon::new();
     winograd_input_neon[T](batch: &Batch<'_>, input: &[Block], v: &mut [Block], stride: usize) =
-        winograd::input::transform::<_, T>;
-    winograd_weights_neon[T, R](row: usize, plain: &[Block], lanes: &[u8], u: &mut [Block], stride: usize) =
-        winograd::weights::transform::<_, T, R>;
+        |simd, batch, input, v, stride| winograd::input::transform::<_, T>(simd, Domain::of(T), batch, input, v, stride);
+    winograd_weights_neon[T, R](row: &WeightRow, plain: &[Block], lanes: &[u8], u: &mut [Block], stride: usize) =
+        |simd, row, plain, lanes, u, stride| {
+            winograd::weights::transform::<_, T, R>(simd, (Domain::of(T), R), row, plain, lanes, u, stride)
+        };
     winograd_column_neon[ROWS, BLOCKS](product: &Product<'_>, column: Column, m: &mut [Block]) =
         winograd::multiply::column::<_, ROWS, BLOCKS>;
     winograd_output_neon[T, M](args: &Output<'_>, m: &[Block], out: &mut [Block]) =
-        winograd::output::transform::<_, T, M>;
+        |simd, args, m, out| winograd::output::transform::<_, T, M>(simd, Domain::of(T), M, args, m, out);
 }
 
 // 6 tiles x 1 block: 24 sums, 4 of weights and 1 of input are 29 of 32 registers.
@@ -287,13 +293,7 @@ fn grouped_5x1_neon(
     scratch: &mut [Block],
 ) {
     let parts = Parts {
-        tiles: &[
-            grouped_tile_neon::<1>,
-            grouped_tile_neon::<2>,
-            grouped_tile_neon::<3>,
-            grouped_tile_neon::<4>,
-            grouped_tile_neon::<5>,
-        ],
+        tiles: grouped_tiles!(grouped_tile_neon: 1 3 4 5),
         spread: spread_neon,
         finish: epilogue_neon,
     };
@@ -303,21 +303,26 @@ fn grouped_5x1_neon(
 #[target_feature(enable = "neon")]
 fn depthwise_neon(args: &DepthwiseArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
     // 16 sums + 12 of weights + 4 of a pixel = 32 of 32 registers.
-    let strips = strips!(depthwise_strip_neon, depthwise_any_neon, epilogue_neon; 1 2 3 4);
+    let strips = strips!(depthwise_strip_neon: 3 4, depthwise_any_neon: 1 4, epilogue_neon);
     depthwise::run(&strips, args, pixels, out);
+}
+
+#[target_feature(enable = "neon")]
+#[allow(dead_code, reason = "reached with detection only")]
+pub(crate) fn probe() -> ProbeKernel {
+    ProbeKernel {
+        name: "fma_loop_neon",
+        chains: 6,
+        fma_loop: fma_loop_neon,
+        read_loop: read_loop_neon,
+        copy_loop: copy_loop_neon,
+    }
 }
 
 #[target_feature(enable = "neon")]
 pub(crate) fn kernels() -> Kernels {
     Kernels {
         isa: Isa::Neon,
-        probe: ProbeKernel {
-            name: "fma_loop_neon",
-            chains: 6,
-            fma_loop: fma_loop_neon,
-            read_loop: read_loop_neon,
-            copy_loop: copy_loop_neon,
-        },
         direct: ConvKernel { name: "direct_6x1_neon", run: direct_6x1_neon },
         plain_image: PlainConvKernel { name: "plain_image_6x1_neon", run: plain_image_6x1_neon },
         grouped: kernel!(grouped_5x1_neon),

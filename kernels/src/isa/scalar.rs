@@ -79,7 +79,8 @@ fn scale_exp2(a: f32, n: i32) -> f32 {
     a * exp2_int(low) * exp2_int(n - low)
 }
 
-#[inline(always)]
+/// Not inlined: the compiler writes out all 256 moves.
+#[inline(never)]
 fn transpose(from: &[Block; 16], to: &mut [Block; 16]) {
     for (i, from) in from.iter().enumerate() {
         for (to, &x) in to.iter_mut().zip(from) {
@@ -151,14 +152,22 @@ unsafe impl<const W: usize> Simd for Lanes<W> {
     }
 }
 
+/// Does something for `WIDTH` lanes of all blocks, then for the next ones.
+macro_rules! by_parts {
+    ($simd:ident => $body:expr) => {
+        for first in (0..LANES).step_by(WIDTH) {
+            let $simd = Lanes::<WIDTH> { first };
+            $body;
+        }
+    };
+}
+
 /// As [`entry_points`], for algorithms in which no lane sees another one: `WIDTH` lanes at a time.
 macro_rules! entry_points_by_parts {
     (@one [$($features:tt)*] $name:ident [$($size:ident),*] ($($arg:ident: $ty:ty),* $(,)?) = $algorithm:expr) => {
         $($features)*
         fn $name<$(const $size: usize),*>($($arg: $ty),*) {
-            for first in (0..LANES).step_by(WIDTH) {
-                $algorithm(Lanes::<WIDTH> { first }, $($arg),*);
-            }
+            by_parts!(simd => $algorithm(simd, $($arg),*));
         }
     };
     ($features:tt $($name:ident $([$($size:ident),*])? ($($args:tt)*) = $algorithm:expr;)*) => {$(
@@ -177,10 +186,11 @@ macro_rules! scalar_table {
         use crate::conv::plain_image::{self, PlainConvArgs, PlainConvKernel, PlainRow, PlainTiles};
         use crate::conv::tiling::tiles;
         use crate::channels::{self, LrnArgs, SoftmaxArgs};
-        use crate::conv::grouped::{GroupedArgs, Parts, Row as GroupedRow, self};
+        use crate::conv::grouped::{GroupedArgs, Parts, Row as GroupedRow, grouped_tiles, self};
         use crate::conv::{ConvArgs, ConvKernel};
         use crate::epilogue::{self, Rest};
-        use crate::depthwise::{DepthwiseArgs, Strip, Strips, self};
+        use crate::cover::Sizes;
+        use crate::depthwise::{DepthwiseArgs, Strip, StripFn, Strips, self};
         use crate::isa::{Isa, Kernels, entry_points, kernel};
         use crate::activation::Activation;
         use crate::elementwise::{BinaryArgs, ScaleArgs, self};
@@ -188,6 +198,8 @@ macro_rules! scalar_table {
         use crate::conv::winograd::input::Batch;
         use crate::conv::winograd::multiply::{Column, Product, registers};
         use crate::conv::winograd::output::Output;
+        use crate::conv::winograd::transform::Domain;
+        use crate::conv::winograd::weights::Row as WeightRow;
         use crate::conv::winograd::{self, winograd_kernels};
         use crate::pool::{PoolArgs, PoolKind, self};
         use crate::probe::{self, ProbeKernel};
@@ -205,25 +217,39 @@ macro_rules! scalar_table {
                     elementwise::activate(simd, activate_in_place_scalar, activation, input, out)
                 };
             binary_scalar(args: &BinaryArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
-                |simd, args, pixels, out| elementwise::binary(simd, activate_in_place_scalar, args, pixels, out);
+                |_, args: &BinaryArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]| {
+                    by_parts!(simd => elementwise::binary(simd, elementwise::later, args, pixels.clone(), out));
+                    activate_rest(args.after, out);
+                };
             scale_scalar(args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
-                |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_scalar, args, pixels, out);
+                |_, args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]| {
+                    by_parts!(simd => elementwise::scale(simd, elementwise::later, args, pixels.clone(), out));
+                    activate_rest(args.after, out);
+                };
             pack_scalar(args: &PackArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = layout::pack;
             unpack_scalar(args: &UnpackArgs<'_>, pixels: Range<usize>, out: &mut [f32]) = layout::unpack;
             pool_scalar(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
                 |_, args, pixels: Range<usize>, out: &mut [&mut [Block]]| {
-                    for first in (0..LANES).step_by(WIDTH) {
-                        pool::pool(Lanes::<WIDTH> { first }, args, pixels.clone(), out);
-                    }
+                    by_parts!(simd => pool::pool(simd, args, pixels.clone(), out));
                 };
             maxmin_pool_scalar(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
                 |_, args, pixels: Range<usize>, out: &mut [&mut [Block]]| {
-                    for first in (0..LANES).step_by(WIDTH) {
-                        pool::maxmin_pool(Lanes::<WIDTH> { first }, args, pixels.clone(), out);
-                    }
+                    by_parts!(simd => pool::maxmin_pool(simd, args, pixels.clone(), out));
                 };
-            softmax_scalar(args: &SoftmaxArgs<'_>, pixels: Range<usize>, out: &mut [Block]) = channels::softmax;
-            lrn_scalar(args: &LrnArgs<'_>, pixels: Range<usize>, out: &mut [Block]) = channels::lrn;
+            softmax_scalar(args: &SoftmaxArgs<'_>, pixels: Range<usize>, out: &mut [Block]) =
+                |simd, args, pixels, out| channels::softmax(simd, activate_in_place_scalar, args, pixels, out);
+            lrn_scalar(args: &LrnArgs<'_>, pixels: Range<usize>, out: &mut [Block]) =
+                |simd, args, pixels, out| channels::lrn(simd, activate_in_place_scalar, args, pixels, out);
+        }
+
+        /// The activation that is left after all lanes have been computed, if it is no clamp.
+        $(#[$features])?
+        fn activate_rest(after: Activation, out: &mut [&mut [Block]]) {
+            if after.as_clamp().is_none() {
+                for out in out {
+                    activate_in_place_scalar(after, out);
+                }
+            }
         }
 
         /// Lanes at a time.
@@ -241,14 +267,23 @@ macro_rules! scalar_table {
             global_pool_scalar(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
             grouped_tile_scalar[M](row: &GroupedRow<'_>, first: usize, at: usize, out: &mut [&mut [Block]]) =
                 grouped::tile::<_, M>;
-            winograd_input_scalar[T](batch: &Batch<'_>, input: &[Block], v: &mut [Block], stride: usize) =
-                winograd::input::transform::<_, T>;
-            winograd_weights_scalar[T, R](row: usize, plain: &[Block], lanes: &[u8], u: &mut [Block], stride: usize) =
-                winograd::weights::transform::<_, T, R>;
+            winograd_input_scalar(batch: &Batch<'_>, input: &[Block], v: &mut [Block], stride: usize) =
+                |simd, batch: &Batch<'_>, input: &[Block], v: &mut [Block], stride| {
+                    let domain = Domain::of(batch.domain());
+                    winograd::input::transform::<_, 8>(simd, domain, batch, input, v, stride);
+                };
+            winograd_weights_scalar(row: &WeightRow, plain: &[Block], lanes: &[u8], u: &mut [Block], stride: usize) =
+                |simd, row: &WeightRow, plain: &[Block], lanes: &[u8], u: &mut [Block], stride| {
+                    let of = (Domain::of(row.tile.domain()), row.tile.kernel);
+                    winograd::weights::transform::<_, 8, 5>(simd, of, row, plain, lanes, u, stride);
+                };
             winograd_column_scalar[ROWS, BLOCKS](product: &Product<'_>, column: Column, m: &mut [Block]) =
                 winograd::multiply::column::<_, ROWS, BLOCKS>;
-            winograd_output_scalar[T, M](args: &Output<'_>, m: &[Block], out: &mut [Block]) =
-                winograd::output::transform::<_, T, M>;
+            winograd_output_scalar(args: &Output<'_>, m: &[Block], out: &mut [Block]) =
+                |simd, args: &Output<'_>, m: &[Block], out: &mut [Block]| {
+                    let (domain, size) = (Domain::of(args.batch.domain()), args.batch.size);
+                    winograd::output::transform::<_, 8, 6>(simd, domain, size, args, m, out);
+                };
         }
 
         $(#[$features])?
@@ -267,7 +302,7 @@ macro_rules! scalar_table {
         $(#[$features])?
         fn winograd_multiply_scalar(product: &Product<'_>, m: &mut [Block]) {
             let choices = [
-                registers!(winograd_column_scalar, 1: 1 2 3 4),
+                registers!(winograd_column_scalar, 1: 1 4),
             ];
             winograd::multiply::split(&choices, product, m);
         }
@@ -286,7 +321,7 @@ macro_rules! scalar_table {
             scratch: &mut [Block],
         ) {
             let parts = Parts {
-                tiles: &[grouped_tile_scalar::<1>, grouped_tile_scalar::<2>],
+                tiles: grouped_tiles!(grouped_tile_scalar: 1 2),
                 spread: spread_scalar,
                 finish: epilogue_scalar,
             };
@@ -295,21 +330,26 @@ macro_rules! scalar_table {
 
         $(#[$features])?
         fn depthwise_scalar(args: &DepthwiseArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
-            let any: &[_] = &[depthwise_any_scalar::<1>, depthwise_any_scalar::<2>];
+            let any: Sizes<'_, StripFn> = &[(1, depthwise_any_scalar::<1>), (2, depthwise_any_scalar::<2>)];
             depthwise::run(&Strips { windows: &[], any, finish: epilogue_scalar }, args, pixels, out);
+        }
+
+        $(#[$features])?
+        #[allow(dead_code, reason = "reached with detection only")]
+        pub(crate) fn probe() -> ProbeKernel {
+            ProbeKernel {
+                name: "fma_loop_scalar",
+                chains: 12,
+                fma_loop: fma_loop_scalar,
+                read_loop: read_loop_scalar,
+                copy_loop: copy_loop_scalar,
+            }
         }
 
         $(#[$features])?
         pub(crate) fn kernels() -> Kernels {
             Kernels {
                 isa: Isa::Scalar,
-                probe: ProbeKernel {
-                    name: "fma_loop_scalar",
-                    chains: 12,
-                    fma_loop: fma_loop_scalar,
-                    read_loop: read_loop_scalar,
-                    copy_loop: copy_loop_scalar,
-                },
                 direct: ConvKernel { name: "direct_2x1_scalar", run: direct_2x1_scalar },
                 plain_image: PlainConvKernel { name: "plain_image_2x1_scalar", run: plain_image_2x1_scalar },
                 grouped: kernel!(grouped_2x1_scalar),
@@ -322,7 +362,7 @@ macro_rules! scalar_table {
                 finish: epilogue_scalar,
                 pack: kernel!(pack_scalar),
                 unpack: kernel!(unpack_scalar),
-                winograd: winograd_kernels!(scalar:
+                winograd: winograd_kernels!(scalar: any
                     winograd_input_scalar, winograd_weights_scalar, winograd_multiply_scalar, winograd_output_scalar,
                     epilogue_scalar),
                 softmax: kernel!(softmax_scalar),

@@ -2,7 +2,7 @@
 
 use crate::Block;
 use crate::conv::ConvGeometry;
-use crate::conv::winograd::transform;
+use crate::conv::winograd::transform::{self, Domain};
 use crate::simd::{Simd, unroll};
 
 /// A run of tiles, numbered row by row over the output.
@@ -22,6 +22,11 @@ pub(crate) struct Batch<'a> {
 }
 
 impl Batch<'_> {
+    /// Inputs of a tile in each direction.
+    pub(crate) fn domain(&self) -> usize {
+        self.size + self.geometry.kernel[0] - 1
+    }
+
     /// Row and column of the first tile, in tiles.
     #[inline(always)]
     pub(crate) fn start(&self) -> (usize, usize) {
@@ -33,14 +38,18 @@ impl Batch<'_> {
 /// blocks from one xi to the next.
 pub(crate) type InputFn = fn(batch: &Batch<'_>, input: &[Block], v: &mut [Block], stride: usize);
 
+/// `T` is the size of the domain, or the largest one.
 #[inline(always)]
 pub(crate) fn transform<S: Simd, const T: usize>(
     simd: S,
+    domain: &Domain,
     batch: &Batch<'_>,
     input: &[Block],
     v: &mut [Block],
     stride: usize,
 ) {
+    let size = domain.size;
+    assert!(size <= T, "room for the domain");
     let geometry = batch.geometry;
     let (height, width) = (geometry.in_height, geometry.in_width);
     for (block, plane) in input.chunks_exact(height * width).enumerate() {
@@ -52,17 +61,18 @@ pub(crate) fn transform<S: Simd, const T: usize>(
             let left = (column * batch.size).wrapping_sub(geometry.pad_left);
             // loops: straight code for all T * T values, which no register file holds, would only be larger
             let mut half = [[simd.splat(0.0); T]; T];
-            for (r, half) in half.iter_mut().enumerate() {
+            for (r, half) in half[..size].iter_mut().enumerate() {
                 let y = top.wrapping_add(r);
                 if y < height {
-                    *half = transform::input(simd, &pixels(simd, &plane[y * width..][..width], left));
+                    let pixels = pixels(simd, size, &plane[y * width..][..width], left);
+                    *half = transform::input(simd, domain, &pixels);
                 }
             }
-            for c in 0..T {
+            for c in 0..size {
                 let mut values = [half[0][c]; T];
-                unroll!(r < T <= 16, { values[r] = half[r][c] });
-                let values = transform::input(simd, &values);
-                unroll!(r < T <= 16, { simd.store(&mut v[(r * T + c) * stride + at], values[r]) });
+                unroll!(r < size of T, { values[r] = half[r][c] });
+                let values = transform::input(simd, domain, &values);
+                unroll!(r < size of T, { simd.store(&mut v[(r * size + c) * stride + at], values[r]) });
             }
             column += 1;
             if column == batch.across {
@@ -72,15 +82,15 @@ pub(crate) fn transform<S: Simd, const T: usize>(
     }
 }
 
-/// Pixels `left..` of a row, zero outside.
+/// `size` pixels of a row from `left` on, zero outside.
 #[inline(always)]
-fn pixels<S: Simd, const T: usize>(simd: S, row: &[Block], left: usize) -> [S::Vector; T] {
+fn pixels<S: Simd, const T: usize>(simd: S, size: usize, row: &[Block], left: usize) -> [S::Vector; T] {
     let mut d = [simd.splat(0.0); T];
-    if left < row.len() && row.len() - left >= T {
-        let inside = &row[left..][..T];
-        unroll!(c < T <= 16, { d[c] = simd.load(&inside[c]) });
+    if left < row.len() && row.len() - left >= size {
+        let inside = &row[left..][..size];
+        unroll!(c < size of T, { d[c] = simd.load(&inside[c]) });
     } else {
-        unroll!(c < T <= 16, {
+        unroll!(c < size of T, {
             let x = left.wrapping_add(c);
             if x < row.len() {
                 d[c] = simd.load(&row[x]);

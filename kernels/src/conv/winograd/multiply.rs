@@ -1,5 +1,6 @@
 //! The products: for each xi, sums over the input channels for some tiles times some output blocks.
 
+use crate::conv::tiling::{Rows, choose};
 use crate::simd::{Simd, unroll};
 use crate::{Block, LANES};
 
@@ -35,17 +36,17 @@ pub(crate) struct Column {
 /// Computes register tiles of a fixed number of tiles and output blocks.
 pub(crate) type ColumnFn = fn(&Product<'_>, Column, m: &mut [Block]);
 
-/// The register tiles of `blocks` output blocks: `rows[n - 1]` takes n tiles at once.
+/// The register tiles of `blocks` output blocks: how many tiles each takes at once.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Registers<'a> {
     pub(crate) blocks: usize,
-    pub(crate) rows: &'a [ColumnFn],
+    pub(crate) rows: Rows<'a, ColumnFn>,
 }
 
 /// The register tiles of one number of blocks: the function, the blocks, and each number of tiles.
 macro_rules! registers {
     ($column:ident, $blocks:literal: $($rows:literal)*) => {
-        $crate::conv::winograd::multiply::Registers { blocks: $blocks, rows: &[$($column::<$rows, $blocks>),*] }
+        $crate::conv::winograd::multiply::Registers { blocks: $blocks, rows: &[$(($rows, $column::<$rows, $blocks>)),*] }
     };
 }
 pub(crate) use registers;
@@ -54,20 +55,21 @@ pub(crate) use registers;
 #[inline(always)]
 pub(crate) fn split(choices: &[Registers<'_>], product: &Product<'_>, m: &mut [Block]) {
     let count = product.count;
-    let mut block = 0;
+    let mut done = 0;
     for choice in choices {
-        let groups = count.div_ceil(choice.rows.len());
-        let most = count.div_ceil(groups);
-        let large = count - groups * (most - 1);
-        while product.blocks - block >= choice.blocks {
-            let part = Product { u: &product.u[block * product.u_stride..], ..*product };
-            let m = &mut m[block * count..][..choice.blocks * count];
-            choice.rows[most - 1](&part, Column { first: 0, groups: large }, m);
-            if large < groups {
-                choice.rows[most - 2](&part, Column { first: large * most, groups: groups - large }, m);
+        let end = product.blocks - (product.blocks - done) % choice.blocks;
+        let mut first = 0;
+        while done < end && first < count {
+            // no tile over another one: sums that continue from memory would be added to twice
+            let (rows, groups, column) = choose(choice.rows, count - first);
+            for block in (done..end).step_by(choice.blocks) {
+                let part = Product { u: &product.u[block * product.u_stride..], ..*product };
+                let m = &mut m[block * count..][..choice.blocks * count];
+                column(&part, Column { first, groups }, m);
             }
-            block += choice.blocks;
+            first += rows * groups;
         }
+        done = end;
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::Block;
 use crate::conv::winograd::input::Batch;
-use crate::conv::winograd::transform;
+use crate::conv::winograd::transform::{self, Domain};
 use crate::epilogue::Tail;
 use crate::simd::{Simd, unroll};
 
@@ -23,36 +23,41 @@ pub(crate) struct Output<'a> {
 /// Pixels beyond the output's edges are left out.
 pub(crate) type OutputFn = fn(&Output<'_>, m: &[Block], out: &mut [Block]);
 
+/// `T` and `M` are the sizes of the domain and of a tile, or the largest ones.
 #[inline(always)]
 pub(crate) fn transform<S: Simd, const T: usize, const M: usize>(
     simd: S,
+    domain: &Domain,
+    outputs: usize,
     args: &Output<'_>,
     m: &[Block],
     out: &mut [Block],
 ) {
     let Output { batch, stride, tail, block, start } = *args;
+    let size = domain.size;
+    assert!(size <= T && outputs <= M, "room for the tile");
     let (height, width) = (batch.geometry.out_height, batch.geometry.out_width);
     let bias = simd.load(tail.bias(block));
     let (mut row, mut column) = batch.start();
     for tile in 0..batch.count {
         let mut half = [[simd.splat(0.0); T]; M];
-        for c in 0..T {
+        for c in 0..size {
             let mut values = [simd.splat(0.0); T];
-            unroll!(r < T <= 16, { values[r] = simd.load(&m[(r * T + c) * stride + tile]) });
-            let values = transform::output::<S, T, M>(simd, &values);
-            unroll!(y < M <= 16, { half[y][c] = values[y] });
+            unroll!(r < size of T, { values[r] = simd.load(&m[(r * size + c) * stride + tile]) });
+            let values = transform::output::<S, T, M>(simd, domain, outputs, &values);
+            unroll!(y < outputs of M, { half[y][c] = values[y] });
         }
-        let (top, left) = (row * M, column * M);
-        let columns = M.min(width - left);
-        for (y, half) in half[..M.min(height - top)].iter().enumerate() {
-            let values = transform::output::<S, T, M>(simd, half);
+        let (top, left) = (row * outputs, column * outputs);
+        let columns = outputs.min(width - left);
+        for (y, half) in half[..outputs.min(height - top)].iter().enumerate() {
+            let values = transform::output::<S, T, M>(simd, domain, outputs, half);
             let pixel = (top + y) * width + left;
             let out = &mut out[pixel - start..][..columns];
-            let residual = tail.residual(block, height * width, pixel, columns);
-            unroll!(x < M <= 16, {
+            let residual = tail.residual_or_nothing(block, height * width, pixel, columns);
+            unroll!(x < outputs of M, {
                 if x < columns {
-                    let residual = residual.map(#[inline(always)] |residual| &residual[x]);
-                    simd.store(&mut out[x], tail.apply(simd, simd.add(values[x], bias), residual));
+                    let sum = simd.add(values[x], bias);
+                    simd.store(&mut out[x], tail.apply(simd, sum, &residual[x]));
                 }
             });
         }

@@ -18,93 +18,98 @@ use crate::simd::{Simd, unroll};
 /// Most pairs of points that a domain has.
 const MOST: usize = 3;
 
-/// What the transforms of a domain of T points are made of. All of it is known when compiling.
-pub(crate) struct Domain<const T: usize>;
-
-impl<const T: usize> Domain<T> {
+/// What the transforms of a domain are made of. All of it is known when compiling, but in the scalar path, which has one
+/// code for all domains.
+pub(crate) struct Domain {
+    /// How many points there are.
+    pub(crate) size: usize,
     /// Pairs of points.
-    pub(crate) const PAIRS: usize = (T - 2) / 2;
-
-    /// The positive point of each pair. Four points are the usual 0, 1, -1, infinity. Six: 5/8 and 3/2 make half the
-    /// error of the usual 1 and 2; their products are short, so all of `A` and `B` is exact. Eight: no points on
-    /// a grid of 1/8 were better than the usual 1/2, 1 and 2.
-    pub(crate) const POINTS: [f64; MOST] = match T {
-        4 => [1.0, 0.0, 0.0],
-        6 => [0.625, 1.5, 0.0],
-        8 => [0.5, 1.0, 2.0],
-        _ => panic!("domains have 4, 6 or 8 points"),
-    };
-
+    pairs: usize,
     /// Coefficients of `prod (x² - p_j²)` over all j, ascending; the leading one is 1.
-    const ALL: [f32; MOST + 1] = narrow(Self::product(MOST));
-
+    all: [f32; MOST + 1],
     /// The same without the pair i.
-    const OTHERS: [[f32; MOST + 1]; MOST] =
-        [narrow(Self::product(0)), narrow(Self::product(1)), narrow(Self::product(2))];
+    others: [[f32; MOST + 1]; MOST],
+    /// `p_i^k`, exact as far as they are used; as many as `unroll!` names.
+    powers: [[f32; 8]; MOST],
+    /// `p_i^k / (2 p_i² Q_i(p_i²))`: the rows of G of +p_i, each entry rounded once.
+    weights: [[f32; 5]; MOST],
+    /// `G[0][0]`.
+    first_weight: f32,
+}
 
-    const fn product(without: usize) -> [f64; MOST + 1] {
-        let mut product = [1.0, 0.0, 0.0, 0.0];
-        let mut degree = 0;
-        let mut j = 0;
-        while j < Self::PAIRS {
-            if j != without {
-                let square = Self::POINTS[j] * Self::POINTS[j];
-                degree += 1;
-                let mut k = degree;
-                while k > 0 {
-                    product[k] = product[k - 1] - square * product[k];
-                    k -= 1;
-                }
-                product[0] *= -square;
-            }
-            j += 1;
+impl Domain {
+    /// The domain of 4, 6 or 8 points.
+    #[inline(always)]
+    pub(crate) const fn of(size: usize) -> &'static Domain {
+        const FOUR: &Domain = &Domain::new([1.0, 0.0, 0.0], 1);
+        const SIX: &Domain = &Domain::new([0.625, 1.5, 0.0], 2);
+        const EIGHT: &Domain = &Domain::new([0.5, 1.0, 2.0], 3);
+        match size {
+            4 => FOUR,
+            6 => SIX,
+            8 => EIGHT,
+            _ => panic!("domains have 4, 6 or 8 points"),
         }
-        product
     }
 
-    /// `p_i^k`, exact as far as they are used; as many as `unroll!` names.
-    const POWERS: [[f32; 16]; MOST] = {
-        let mut powers = [[0.0; 16]; MOST];
-        let mut i = 0;
-        while i < MOST {
-            let (mut k, mut power) = (0, 1.0);
-            while k < 16 {
-                powers[i][k] = power as f32;
-                power *= Self::POINTS[i];
-                k += 1;
-            }
-            i += 1;
-        }
-        powers
-    };
-
-    /// `p_i^k / (2 p_i² Q_i(p_i²))`: the rows of G of +p_i, each entry rounded once.
-    const WEIGHTS: [[f32; 5]; MOST] = {
+    /// From the positive point of each pair. Four points are the usual 0, 1, -1, infinity. Six: 5/8 and 3/2 make half the
+    /// error of the usual 1 and 2; their products are short, so all of `A` and `B` is exact. Eight: no points on
+    /// a grid of 1/8 were better than the usual 1/2, 1 and 2.
+    const fn new(points: [f64; MOST], pairs: usize) -> Domain {
+        let others = [
+            narrow(product(points, pairs, 0)),
+            narrow(product(points, pairs, 1)),
+            narrow(product(points, pairs, 2)),
+        ];
+        let all = product(points, pairs, MOST);
+        let mut powers = [[0.0; 8]; MOST];
         let mut weights = [[0.0; 5]; MOST];
         let mut i = 0;
-        while i < Self::PAIRS {
-            let square = Self::POINTS[i] * Self::POINTS[i];
+        while i < MOST {
+            let square = points[i] * points[i];
             let mut scale = 2.0 * square;
             let mut j = 0;
-            while j < Self::PAIRS {
+            while j < pairs {
                 if j != i {
-                    scale *= square - Self::POINTS[j] * Self::POINTS[j];
+                    scale *= square - points[j] * points[j];
                 }
                 j += 1;
             }
             let (mut k, mut power) = (0, 1.0);
-            while k < 5 {
-                weights[i][k] = (power / scale) as f32;
-                power *= Self::POINTS[i];
+            while k < 8 {
+                powers[i][k] = power as f32;
+                if k < 5 && i < pairs {
+                    weights[i][k] = (power / scale) as f32;
+                }
+                power *= points[i];
                 k += 1;
             }
             i += 1;
         }
-        weights
-    };
+        let first_weight = (1.0 / all[0]) as f32;
+        Domain { size: 2 * pairs + 2, pairs, all: narrow(all), others, powers, weights, first_weight }
+    }
+}
 
-    /// `G[0][0]`.
-    const FIRST_WEIGHT: f32 = (1.0 / Self::product(MOST)[0]) as f32;
+/// Coefficients of `prod (x² - p_j²)` over all pairs j but one, ascending.
+const fn product(points: [f64; MOST], pairs: usize, without: usize) -> [f64; MOST + 1] {
+    let mut product = [1.0, 0.0, 0.0, 0.0];
+    let mut degree = 0;
+    let mut j = 0;
+    while j < pairs {
+        if j != without {
+            let square = points[j] * points[j];
+            degree += 1;
+            let mut k = degree;
+            while k > 0 {
+                product[k] = product[k - 1] - square * product[k];
+                k -= 1;
+            }
+            product[0] *= -square;
+        }
+        j += 1;
+    }
+    product
 }
 
 const fn narrow(from: [f64; MOST + 1]) -> [f32; MOST + 1] {
@@ -121,7 +126,7 @@ fn chain<S: Simd, const T: usize>(
     start: usize,
 ) -> S::Vector {
     let mut sum = d[start + 2 * degree];
-    unroll!(j < MOST <= 4, {
+    unroll!(j < degree of MOST, {
         if j < degree {
             let k = degree - 1 - j;
             sum = simd.mul_add(simd.splat(coefficients[k]), d[start + 2 * k], sum);
@@ -132,17 +137,16 @@ fn chain<S: Simd, const T: usize>(
 
 /// `B' d`.
 #[inline(always)]
-pub(crate) fn input<S: Simd, const T: usize>(simd: S, d: &[S::Vector; T]) -> [S::Vector; T] {
-    let pairs = Domain::<T>::PAIRS;
+pub(crate) fn input<S: Simd, const T: usize>(simd: S, domain: &Domain, d: &[S::Vector; T]) -> [S::Vector; T] {
+    let &Domain { size, pairs, .. } = domain;
     let mut out = *d;
-    out[0] = chain(simd, &Domain::<T>::ALL, pairs, d, 0);
-    out[T - 1] = chain(simd, &Domain::<T>::ALL, pairs, d, 1);
-    unroll!(i < MOST <= 4, {
+    out[0] = chain(simd, &domain.all, pairs, d, 0);
+    out[size - 1] = chain(simd, &domain.all, pairs, d, 1);
+    unroll!(i < pairs of MOST, {
         if i < pairs {
-            let others = &Domain::<T>::OTHERS[i];
-            let even = chain(simd, others, pairs - 1, d, 2);
-            let odd = chain(simd, others, pairs - 1, d, 1);
-            let point = Domain::<T>::POWERS[i][1];
+            let even = chain(simd, &domain.others[i], pairs - 1, d, 2);
+            let odd = chain(simd, &domain.others[i], pairs - 1, d, 1);
+            let point = domain.powers[i][1];
             out[1 + 2 * i] = simd.mul_add(simd.splat(point), odd, even);
             out[2 + 2 * i] = simd.mul_add(simd.splat(-point), odd, even);
         }
@@ -150,27 +154,33 @@ pub(crate) fn input<S: Simd, const T: usize>(simd: S, d: &[S::Vector; T]) -> [S:
     out
 }
 
-/// `A' m`.
+/// `A' m`, for `outputs` outputs.
 #[inline(always)]
-pub(crate) fn output<S: Simd, const T: usize, const M: usize>(simd: S, m: &[S::Vector; T]) -> [S::Vector; M] {
-    let pairs = Domain::<T>::PAIRS;
+pub(crate) fn output<S: Simd, const T: usize, const M: usize>(
+    simd: S,
+    domain: &Domain,
+    outputs: usize,
+    m: &[S::Vector; T],
+) -> [S::Vector; M] {
+    let &Domain { size, pairs, .. } = domain;
     let (mut sums, mut differences) = ([m[0]; MOST], [m[0]; MOST]);
     let mut out = [m[0]; M];
-    unroll!(i < MOST <= 4, {
+    unroll!(i < pairs of MOST, {
         if i < pairs {
             sums[i] = simd.add(m[1 + 2 * i], m[2 + 2 * i]);
             differences[i] = simd.sub(m[1 + 2 * i], m[2 + 2 * i]);
             out[0] = simd.add(out[0], sums[i]);
         }
     });
-    unroll!(k < M <= 16, {
+    unroll!(k < outputs of M, {
         if k > 0 {
             let terms = if k % 2 == 0 { &sums } else { &differences };
-            let first = simd.splat(Domain::<T>::POWERS[0][k]);
-            out[k] = if k == M - 1 { simd.mul_add(first, terms[0], m[T - 1]) } else { simd.mul(first, terms[0]) };
-            unroll!(i < MOST <= 4, {
+            let first = simd.splat(domain.powers[0][k]);
+            out[k] =
+                if k == outputs - 1 { simd.mul_add(first, terms[0], m[size - 1]) } else { simd.mul(first, terms[0]) };
+            unroll!(i < pairs of MOST, {
                 if 0 < i && i < pairs {
-                    out[k] = simd.mul_add(simd.splat(Domain::<T>::POWERS[i][k]), terms[i], out[k]);
+                    out[k] = simd.mul_add(simd.splat(domain.powers[i][k]), terms[i], out[k]);
                 }
             });
         }
@@ -181,10 +191,13 @@ pub(crate) fn output<S: Simd, const T: usize, const M: usize>(simd: S, m: &[S::V
 /// A row of G.
 #[derive(Clone, Copy)]
 pub(crate) enum WeightRow<V> {
-    /// Of the point 0: the first tap times this.
-    Zero(V),
-    /// Of infinity: the last tap.
-    Infinity,
+    /// Of the point 0, and of infinity: the first tap or the last times a number.
+    Single {
+        /// Which tap.
+        tap: usize,
+        /// The number, 1 for infinity.
+        weight: V,
+    },
     /// Of one of a pair of points.
     Pair(WeightPair<V>),
 }
@@ -192,17 +205,14 @@ pub(crate) enum WeightRow<V> {
 impl<V: Copy> WeightRow<V> {
     /// Row `row`.
     #[inline(always)]
-    pub(crate) fn new<S: Simd<Vector = V>, const T: usize>(simd: S, row: usize) -> Self {
+    pub(crate) fn new<S: Simd<Vector = V>>(simd: S, domain: &Domain, taps: usize, row: usize) -> Self {
         if row == 0 {
-            WeightRow::Zero(simd.splat(Domain::<T>::FIRST_WEIGHT))
-        } else if row < T - 1 {
-            WeightRow::Pair(WeightPair::new::<S, T>(
-                simd,
-                (row - 1) / 2,
-                if row % 2 == 1 { 1.0 } else { -1.0 },
-            ))
+            WeightRow::Single { tap: 0, weight: simd.splat(domain.first_weight) }
+        } else if row < domain.size - 1 {
+            let sign = if row % 2 == 1 { 1.0 } else { -1.0 };
+            WeightRow::Pair(WeightPair::new(simd, domain, (row - 1) / 2, sign))
         } else {
-            WeightRow::Infinity
+            WeightRow::Single { tap: taps - 1, weight: simd.splat(1.0) }
         }
     }
 }
@@ -221,22 +231,21 @@ pub(crate) struct WeightPair<V> {
 impl<V: Copy> WeightPair<V> {
     /// The row of `sign` times the point of pair `i`.
     #[inline(always)]
-    pub(crate) fn new<S: Simd<Vector = V>, const T: usize>(simd: S, i: usize, sign: f32) -> Self {
-        let weights = &Domain::<T>::WEIGHTS[i];
+    fn new<S: Simd<Vector = V>>(simd: S, domain: &Domain, i: usize, sign: f32) -> Self {
+        let weights = &domain.weights[i];
         WeightPair {
             even: [simd.splat(weights[0]), simd.splat(weights[2]), simd.splat(weights[4])],
             odd: simd.splat(sign * weights[1]),
-            square: simd.splat(Domain::<T>::POWERS[i][2]),
+            square: simd.splat(domain.powers[i][2]),
         }
     }
 
     /// The shares of the even taps and of the odd ones, these before their factor: both points of the pair have
-    /// them in common.
+    /// them in common. There are 3 or 5 taps.
     #[inline(always)]
-    fn halves<S: Simd<Vector = V>, const R: usize>(&self, simd: S, g: &[V; R]) -> (V, V) {
-        const { assert!(R == 3 || R == 5) };
+    fn halves<S: Simd<Vector = V>, const R: usize>(&self, simd: S, taps: usize, g: &[V; R]) -> (V, V) {
         let even = simd.mul_add(self.even[1], g[2], simd.mul(self.even[0], g[0]));
-        if R == 3 {
+        if taps == 3 {
             return (even, g[1]);
         }
         (simd.mul_add(self.even[2], g[R - 1], even), simd.mul_add(self.square, g[R - 2], g[1]))
@@ -244,24 +253,28 @@ impl<V: Copy> WeightPair<V> {
 
     /// The row times `g`.
     #[inline(always)]
-    pub(crate) fn apply<S: Simd<Vector = V>, const R: usize>(&self, simd: S, g: &[V; R]) -> V {
-        let (even, odd) = self.halves(simd, g);
+    pub(crate) fn apply<S: Simd<Vector = V>, const R: usize>(&self, simd: S, taps: usize, g: &[V; R]) -> V {
+        let (even, odd) = self.halves(simd, taps, g);
         simd.mul_add(self.odd, odd, even)
     }
 }
 
-/// `G g`, all rows.
+/// `G g`, all rows, of the first `taps` of `g`.
 #[inline(always)]
 pub(crate) fn weights<S: Simd, const T: usize, const R: usize>(
     simd: S,
+    domain: &Domain,
+    taps: usize,
     g: &[S::Vector; R],
 ) -> [S::Vector; T] {
-    let mut out = [g[R - 1]; T];
-    out[0] = simd.mul(simd.splat(Domain::<T>::FIRST_WEIGHT), g[0]);
-    unroll!(i < MOST <= 4, {
-        if i < Domain::<T>::PAIRS {
-            let (plus, minus) = (WeightPair::new::<S, T>(simd, i, 1.0), WeightPair::new::<S, T>(simd, i, -1.0));
-            let (even, odd) = plus.halves(simd, g);
+    let mut out = [g[taps - 1]; T];
+    out[0] = simd.mul(simd.splat(domain.first_weight), g[0]);
+    let pairs = domain.pairs;
+    unroll!(i < pairs of MOST, {
+        if i < pairs {
+            let (plus, minus) =
+                (WeightPair::new(simd, domain, i, 1.0), WeightPair::new(simd, domain, i, -1.0));
+            let (even, odd) = plus.halves(simd, taps, g);
             out[1 + 2 * i] = simd.mul_add(plus.odd, odd, even);
             out[2 + 2 * i] = simd.mul_add(minus.odd, odd, even);
         }
