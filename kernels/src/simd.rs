@@ -80,6 +80,18 @@ pub unsafe trait Simd: Copy {
     fn canonical_nan(self, a: Self::Vector) -> Self::Vector;
     /// `to[j][i] = from[i][j]`.
     fn transpose(self, from: &[Block; LANES], to: &mut [Block; LANES]);
+    /// Lane `lane` of every group of `G` lanes, in all lanes of its group: `from[l / G * G + lane]` in lane `l`.
+    #[inline(always)]
+    fn spread<const G: usize>(self, from: &Block, lane: usize) -> Self::Vector {
+        if G == LANES {
+            return self.splat(from[lane]);
+        }
+        let mut to = [0.0; LANES];
+        for (l, to) in to.iter_mut().enumerate() {
+            *to = from[(l / G * G + lane) % LANES];
+        }
+        self.load(&to)
+    }
     /// Asks for the block's cache line to be brought into L2.
     fn prefetch(self, at: &Block);
 }

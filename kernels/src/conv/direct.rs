@@ -130,7 +130,7 @@ fn batch_pixels(geometry: &ConvGeometry, chunk_blocks: usize) -> usize {
 }
 
 /// Computes one chunk of the reduction, for the pixels of `places` and one group of output blocks.
-fn run_group(
+pub(crate) fn run_group(
     places: &Places,
     args: &ConvArgs<'_>,
     chunk: Range<usize>,
@@ -173,7 +173,7 @@ fn run_group(
 /// A batch of pixels cut into tiles, and where the taps of each find their input: found once for all output blocks and
 /// the whole reduction, so that from one tap to the next there are only a few loads on the way to the next input.
 #[derive(Debug)]
-struct Places {
+pub(crate) struct Places {
     /// The first pixel.
     start: usize,
     runs: [Option<Run>; RUNS],
@@ -200,7 +200,7 @@ struct Run {
 }
 
 impl Places {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { start: 0, runs: [None; RUNS], count: 0, places: [0; PLACES] }
     }
 
@@ -213,7 +213,12 @@ impl Places {
     }
 
     /// Cuts as many of the pixels as there is room for; gives the first one that is left.
-    fn find(&mut self, geometry: &ConvGeometry, rows: Rows<'_, RowFn>, pixels: Range<usize>) -> usize {
+    pub(crate) fn find(
+        &mut self,
+        geometry: &ConvGeometry,
+        rows: Rows<'_, RowFn>,
+        pixels: Range<usize>,
+    ) -> usize {
         let width = geometry.out_width;
         (self.start, self.count) = (pixels.start, 0);
         let (mut pixel, mut used) = (pixels.start, 0);
@@ -281,16 +286,17 @@ fn find_tile(geometry: &ConvGeometry, tap_rows: &Range<usize>, first: usize, m: 
 }
 
 /// No more pixels of a tile have an address each; wider tiles have one address and a distance, since addresses would take the
-/// registers that there are on x86.
+/// registers that there are on x86. So have small groups, for which finding addresses takes as long as what is done with them.
 const ADDRESSES: usize = 8;
 
 /// Stands in for a pixel left or right of the image.
 static ZEROS: Block = [0.0; LANES];
 
-/// Tiles of `M` pixels times `N` output blocks.
+/// Tiles of `M` pixels times `N` output blocks. Groups of `G` channels read their own channels of one input block; with
+/// `G` 16 all outputs read all inputs.
 // Loops over array indices: `map`, `from_fn` and `zip` are not inlined reliably across codegen units.
 #[inline(always)]
-pub(crate) fn row<S: Simd, const M: usize, const N: usize>(
+pub(crate) fn row<S: Simd, const M: usize, const N: usize, const G: usize>(
     simd: S,
     row: &Row<'_>,
     places: &[u32],
@@ -321,40 +327,40 @@ pub(crate) fn row<S: Simd, const M: usize, const N: usize>(
             for places in places.chunks_exact(M + 1) {
                 let mut tap = taps;
                 unroll!(j < N <= 4, { (tap[j], taps[j]) = taps[j].split_at(lanes) });
-                if M <= ADDRESSES {
-                    let mut x = [&ZEROS; M];
-                    unroll!(i < M <= 16, { x[i] = plane.get(places[i + 1] as usize).unwrap_or(&ZEROS) });
-                    sums = accumulate(
-                        simd,
-                        sums,
-                        tap,
-                        #[inline(always)]
-                        |i| x[i],
-                    );
-                } else if !S::PLAIN && places[0] == 1 {
+                if (M > ADDRESSES || G < LANES) && !S::PLAIN && places[0] == 1 {
                     let x = &plane[places[1] as usize..][..M];
-                    sums = accumulate(
+                    sums = accumulate::<S, M, N, G>(
                         simd,
                         sums,
                         tap,
                         #[inline(always)]
                         |i| &x[i],
                     );
-                } else if !S::PLAIN && places[0] == 2 {
+                } else if M > ADDRESSES && !S::PLAIN && places[0] == 2 {
                     let x = &plane[places[1] as usize..][..M * 2 - 1];
-                    sums = accumulate(
+                    sums = accumulate::<S, M, N, G>(
                         simd,
                         sums,
                         tap,
                         #[inline(always)]
                         |i| &x[i * 2],
                     );
+                } else if M <= ADDRESSES {
+                    let mut x = [&ZEROS; M];
+                    unroll!(i < M <= 16, { x[i] = plane.get(places[i + 1] as usize).unwrap_or(&ZEROS) });
+                    sums = accumulate::<S, M, N, G>(
+                        simd,
+                        sums,
+                        tap,
+                        #[inline(always)]
+                        |i| x[i],
+                    );
                 } else {
                     let mut x = [[0.0; LANES]; M];
                     for (pixel, place) in x.iter_mut().zip(&places[1..]) {
                         *pixel = *plane.get(*place as usize).unwrap_or(&ZEROS);
                     }
-                    sums = accumulate(
+                    sums = accumulate::<S, M, N, G>(
                         simd,
                         sums,
                         tap,
@@ -377,23 +383,36 @@ pub(crate) fn row<S: Simd, const M: usize, const N: usize>(
 
 /// One tap of one input block: pixel `i` of the tile is `x(i)`, and its first lanes meet the weights, as many as there are.
 #[inline(always)]
-fn accumulate<'a, S: Simd, const M: usize, const N: usize>(
+fn accumulate<'a, S: Simd, const M: usize, const N: usize, const G: usize>(
     simd: S,
     mut sums: [[S::Vector; N]; M],
     weights: [&[Block]; N],
     x: impl Fn(usize) -> &'a Block,
 ) -> [[S::Vector; N]; M] {
+    let mut tap = weights;
+    macro_rules! meet {
+        ($lane:ident) => {
+            let mut w = [simd.splat(0.0); N];
+            unroll!(j < N <= 4, { w[j] = simd.load(&tap[j][$lane]) });
+            unroll!(i < M <= 16, {
+                let x = simd.spread::<G>(x(i), $lane);
+                unroll!(j < N <= 4, { sums[i][j] = simd.mul_add(x, w[j], sums[i][j]) });
+            });
+        };
+    }
+    if G < LANES {
+        // few lanes, always as many: straight code
+        unroll!(j < N <= 4, { tap[j] = &weights[j][..G] });
+        unroll!(lane < G <= 16, {
+            meet!(lane);
+        });
+        return sums;
+    }
     // seen to be inside the block, and of unknown length: small tiles are not unrolled
     let lanes = weights[0].len().min(LANES);
-    let mut tap = weights;
     unroll!(j < N <= 4, { tap[j] = &weights[j][..lanes] });
     for lane in 0..lanes {
-        let mut w = [simd.splat(0.0); N];
-        unroll!(j < N <= 4, { w[j] = simd.load(&tap[j][lane]) });
-        unroll!(i < M <= 16, {
-            let x = simd.splat(x(i)[lane]);
-            unroll!(j < N <= 4, { sums[i][j] = simd.mul_add(x, w[j], sums[i][j]) });
-        });
+        meet!(lane);
     }
     sums
 }

@@ -18,7 +18,9 @@
 
 use core::ops::Range;
 
-use super::ConvGeometry;
+use super::direct::{self, Places, RowFn};
+use super::tiling::Rows;
+use super::{ConvArgs, ConvGeometry};
 use crate::cover::{Sizes, cover};
 use crate::epilogue::{Epilogue, Finish, Tail};
 use crate::simd::{Simd, unroll};
@@ -92,6 +94,8 @@ pub(crate) struct Row<'a> {
 /// The entry points of one instruction set: tiles, and the second pass.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Parts<'a> {
+    /// Tiles of direct convolution for numbers of channels a group, by that number.
+    pub(crate) direct: &'a [(usize, Rows<'a, RowFn>)],
     pub(crate) tiles: Sizes<'a, TileFn>,
     pub(crate) spread: SpreadFn,
     pub(crate) finish: Finish,
@@ -154,6 +158,13 @@ macro_rules! grouped_tiles {
 }
 pub(crate) use grouped_tiles;
 
+/// Tiles of direct convolution with so many channels a group, of as many pixels as listed.
+macro_rules! grouped_direct {
+    ($tile:ident, $channels:literal: $($pixels:literal)*) => { ($channels, &[$(($pixels, $tile::<$pixels, $channels>)),*]) };
+}
+#[allow(unused_imports, reason = "not every instruction set has them")]
+pub(crate) use grouped_direct;
+
 /// Computes `pixels` of all output blocks in `out`.
 pub(crate) fn run(
     parts: &Parts<'_>,
@@ -179,6 +190,10 @@ pub(crate) fn run(
     let plane = g.out_pixels();
     if pixels.is_empty() {
         return;
+    }
+    let direct = parts.direct.iter().find(|tiles| args.channels == [tiles.0; 2] && direct::supports(g));
+    if let Some((_, tiles)) = direct {
+        return run_direct(parts, tiles, args, pixels, out);
     }
     let rows = &mut scratch[..ring * cin * width];
     let tiles = cover(parts.tiles, g.out_width);
@@ -223,6 +238,37 @@ pub(crate) fn run(
                 }
             }
         }
+    }
+    args.epilogue.finish(parts.finish, 0..blocks, (plane, pixels.start), (0, pixels.len()), out);
+}
+
+/// Direct convolution of each block of the input by itself: with as many channels in a group of the input as of the output, a
+/// divisor of 16, an output block reads that block only.
+fn run_direct(
+    parts: &Parts<'_>,
+    tiles: Rows<'_, RowFn>,
+    args: &GroupedArgs<'_>,
+    pixels: Range<usize>,
+    out: &mut [&mut [Block]],
+) {
+    let g = &args.geometry;
+    let [channels, _] = args.channels;
+    let (blocks, plane, in_plane) = (args.epilogue.blocks(out.len()), g.out_pixels(), g.in_pixels());
+    let mut places = Places::new();
+    let mut start = pixels.start;
+    while start < pixels.end {
+        let end = places.find(g, tiles, start..pixels.end);
+        for block in 0..blocks {
+            let own = ConvArgs {
+                geometry: *g,
+                lanes: &[channels as u8],
+                input: &args.input[(args.first_block + block) * in_plane..][..in_plane],
+                weights: &args.weights[block * g.taps() * channels..],
+                epilogue: args.epilogue.starting_at(block, plane),
+            };
+            direct::run_group(&places, &own, 0..1, 0..1, start - pixels.start, &mut out[block..block + 1]);
+        }
+        start = end;
     }
     args.epilogue.finish(parts.finish, 0..blocks, (plane, pixels.start), (0, pixels.len()), out);
 }

@@ -6,7 +6,7 @@ use core::ops::Range;
 use crate::activation::Activation;
 use crate::channels::{self, LrnArgs, SoftmaxArgs};
 use crate::conv::direct::{self, Row, Tiles};
-use crate::conv::grouped::{self, GroupedArgs, Parts, Row as GroupedRow, grouped_tiles};
+use crate::conv::grouped::{self, GroupedArgs, Parts, Row as GroupedRow, grouped_direct, grouped_tiles};
 use crate::conv::plain_image::{self, PlainConvArgs, PlainConvKernel, PlainRow, PlainTiles};
 use crate::conv::tiling::tiles;
 use crate::conv::winograd::input::Batch;
@@ -207,6 +207,22 @@ unsafe impl Simd for Avx2 {
         };
         prefetch(at: &Block) = _mm_prefetch::<_MM_HINT_T1>(at.as_ptr().cast());
     }
+
+    /// A group of 4 is a quarter of the block, within which `vpermilps` permutes; one of 8 is a register, one of 16 the block.
+    #[inline(always)]
+    fn spread<const G: usize>(self, from: &Block, lane: usize) -> Pair {
+        const { assert!(G == 4 || G == 8 || G == LANES, "groups of 4, 8 or 16 channels") };
+        if G > 4 {
+            // SAFETY: holding `self` proves the features.
+            return unsafe { [_mm256_set1_ps(from[lane]), _mm256_set1_ps(from[LANES - G + lane])] };
+        }
+        let v = self.load(from);
+        // SAFETY: as above.
+        unsafe {
+            let table = _mm256_set1_epi32(lane as i32);
+            [_mm256_permutevar_ps(v[0], table), _mm256_permutevar_ps(v[1], table)]
+        }
+    }
 }
 
 entry_points! {
@@ -225,7 +241,8 @@ entry_points! {
         |simd, args, pixels, out| elementwise::binary(simd, activate_in_place_avx2, args, pixels, out);
     scale_avx2(args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
         |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_avx2, args, pixels, out);
-    direct_avx2[M, N](row: &Row<'_>, places: &[u32], out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
+    direct_avx2[M, N](row: &Row<'_>, places: &[u32], out: &mut [&mut [Block]]) = direct::row::<_, M, N, LANES>;
+    grouped_direct_avx2[M, G](row: &Row<'_>, places: &[u32], out: &mut [&mut [Block]]) = direct::row::<_, M, 1, G>;
     plain_image_avx2[M, N](row: &PlainRow<'_>, out: &mut [&mut [Block]]) = plain_image::row::<_, M, N>;
     maxmin_avx2(input: &[Block], positive: &mut [Block], negative: &mut [Block]) = elementwise::maxmin;
     depthwise_any_avx2[P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip_of_any::<_, P>;
@@ -325,6 +342,10 @@ fn grouped_6x1_avx2(
     scratch: &mut [Block],
 ) {
     let parts = Parts {
+        direct: &[
+            grouped_direct!(grouped_direct_avx2, 4: 1 2 4 6),
+            grouped_direct!(grouped_direct_avx2, 8: 1 2 4 6),
+        ],
         tiles: grouped_tiles!(grouped_tile_avx2: 1 3 4 6),
         spread: spread_avx2,
         finish: epilogue_avx2,

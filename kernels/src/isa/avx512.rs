@@ -143,7 +143,7 @@ entry_points! {
         |simd, args, pixels, out| elementwise::binary(simd, activate_in_place_avx512, args, pixels, out);
     scale_avx512(args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
         |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_avx512, args, pixels, out);
-    direct_avx512[M, N](row: &Row<'_>, places: &[u32], out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
+    direct_avx512[M, N](row: &Row<'_>, places: &[u32], out: &mut [&mut [Block]]) = direct::row::<_, M, N, LANES>;
     plain_image_avx512[M, N](row: &PlainRow<'_>, out: &mut [&mut [Block]]) = plain_image::row::<_, M, N>;
     maxmin_avx512(input: &[Block], positive: &mut [Block], negative: &mut [Block]) = elementwise::maxmin;
     depthwise_any_avx512[P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip_of_any::<_, P>;
@@ -224,6 +224,7 @@ fn grouped_14x1_avx512(
     scratch: &mut [Block],
 ) {
     let parts = Parts {
+        direct: &[], // spread by permutations, the loop would wait for the one port that has them
         tiles: grouped_tiles!(grouped_tile_avx512: 1 4 7 14),
         spread: spread_avx512,
         finish: epilogue_avx512,

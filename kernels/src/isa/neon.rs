@@ -6,7 +6,7 @@ use core::ops::Range;
 use crate::activation::Activation;
 use crate::channels::{self, LrnArgs, SoftmaxArgs};
 use crate::conv::direct::{self, Row, Tiles};
-use crate::conv::grouped::{self, GroupedArgs, Parts, Row as GroupedRow, grouped_tiles};
+use crate::conv::grouped::{self, GroupedArgs, Parts, Row as GroupedRow, grouped_direct, grouped_tiles};
 use crate::conv::plain_image::{self, PlainConvArgs, PlainConvKernel, PlainRow, PlainTiles};
 use crate::conv::tiling::tiles;
 use crate::conv::winograd::input::Batch;
@@ -205,7 +205,8 @@ entry_points! {
         |simd, args, pixels, out| elementwise::binary(simd, activate_in_place_neon, args, pixels, out);
     scale_neon(args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
         |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_neon, args, pixels, out);
-    direct_neon[M, N](row: &Row<'_>, places: &[u32], out: &mut [&mut [Block]]) = direct::row::<_, M, N>;
+    direct_neon[M, N](row: &Row<'_>, places: &[u32], out: &mut [&mut [Block]]) = direct::row::<_, M, N, LANES>;
+    grouped_direct_neon[M, G](row: &Row<'_>, places: &[u32], out: &mut [&mut [Block]]) = direct::row::<_, M, 1, G>;
     plain_image_neon[M, N](row: &PlainRow<'_>, out: &mut [&mut [Block]]) = plain_image::row::<_, M, N>;
     maxmin_neon(input: &[Block], positive: &mut [Block], negative: &mut [Block]) = elementwise::maxmin;
     depthwise_any_neon[P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip_of_any::<_, P>;
@@ -293,6 +294,10 @@ fn grouped_5x1_neon(
     scratch: &mut [Block],
 ) {
     let parts = Parts {
+        direct: &[
+            grouped_direct!(grouped_direct_neon, 4: 1 2 4 5),
+            grouped_direct!(grouped_direct_neon, 8: 1 2 4 6),
+        ],
         tiles: grouped_tiles!(grouped_tile_neon: 1 3 4 5),
         spread: spread_neon,
         finish: epilogue_neon,

@@ -260,7 +260,7 @@ macro_rules! scalar_table {
             // With 8 lanes at a time, what AVX2 has to do to be busy.
             fma_loop_scalar(rounds: usize, state: &mut [Block]) = probe::fma_loop::<_, 12>;
             direct_scalar[M, N](row: &Row<'_>, places: &[u32], out: &mut [&mut [Block]]) =
-                direct::row::<_, M, N>;
+                direct::row::<_, M, N, LANES>;
             plain_image_scalar[M, N](row: &PlainRow<'_>, out: &mut [&mut [Block]]) = plain_image::row::<_, M, N>;
             maxmin_scalar(input: &[Block], positive: &mut [Block], negative: &mut [Block]) = elementwise::maxmin;
             depthwise_any_scalar[P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip_of_any::<_, P>;
@@ -321,6 +321,7 @@ macro_rules! scalar_table {
             scratch: &mut [Block],
         ) {
             let parts = Parts {
+                direct: &[],
                 tiles: grouped_tiles!(grouped_tile_scalar: 1 2),
                 spread: spread_scalar,
                 finish: epilogue_scalar,
