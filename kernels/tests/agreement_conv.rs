@@ -252,7 +252,9 @@ fn activation() -> impl Strategy<Value = Activation> {
 prop_compose! {
     /// Ragged shapes around the tile sizes.
     fn dense_case()(
-        (channels, outputs) in (1..=70usize, 1..=90usize),
+        // more than 144 channels: several chunks of the reduction in pointwise convolutions too
+        channels in prop_oneof![4 => 1..=70usize, 1 => 150..=330usize],
+        outputs in 1..=90usize,
         size in prop_oneof![3 => [1..=9usize, 1..=34usize], 1 => [1..=40usize, 1..=40usize]],
         kernel in prop_oneof![
             2 => Just([1, 1]), 2 => Just([3, 3]), 1 => [1..=7usize, 1..=7usize].boxed()
