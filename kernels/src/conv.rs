@@ -100,10 +100,15 @@ pub struct ConvArgs<'a> {
     pub epilogue: Epilogue<'a>,
 }
 
+/// Live channels of some blocks.
+pub(crate) fn live(lanes: &[u8]) -> usize {
+    lanes.iter().copied().map(usize::from).sum()
+}
+
 impl ConvArgs<'_> {
     /// Weights of one output block: a number per live input channel and tap.
     pub(crate) fn weights_per_block(&self) -> usize {
-        self.geometry.taps() * self.lanes.iter().copied().map(usize::from).sum::<usize>()
+        self.geometry.taps() * live(self.lanes)
     }
 
     /// What every algorithm relies on; gives the number of output blocks.

@@ -18,7 +18,7 @@
 use core::ops::Range;
 
 use crate::conv::tiling::{MAX_TAPS, Rows, WIDEST, choose};
-use crate::conv::{ConvArgs, ConvGeometry};
+use crate::conv::{ConvArgs, ConvGeometry, live};
 use crate::epilogue::{Finish, Tail};
 use crate::simd::{Simd, unroll};
 use crate::{Block, LANES};
@@ -43,6 +43,10 @@ pub(crate) struct Row<'a> {
     /// Whether the chunk is the first one, and the last one.
     first: bool,
     last: bool,
+    /// The weights that are needed next, from the first of the tiles' blocks on: each tile asks for `ahead_step` of a block,
+    /// so that they do not come from memory when they are needed.
+    ahead: &'a [Block],
+    ahead_step: usize,
     tail: Tail<'a>,
     /// Pixels of an output plane.
     plane: usize,
@@ -95,6 +99,8 @@ pub(crate) fn run(tiles: &Tiles<'_>, args: &ConvArgs<'_>, pixels: Range<usize>, 
     let chunk_bytes = most * geometry.taps() * size_of::<[Block; LANES]>();
     let chunks = in_blocks.div_ceil((CHUNK_BYTES / chunk_bytes).clamp(1, CHUNK_BLOCKS));
     let batch = batch_pixels(geometry, in_blocks.div_ceil(chunks));
+    let weights_stride = args.weights_per_block();
+    let weights_before = |block: usize| geometry.taps() * live(&args.lanes[..block]);
     let mut places = Places::new();
     // Groups of as many output blocks as there are tiles for, then the rest.
     let whole = blocks / most * most;
@@ -104,13 +110,21 @@ pub(crate) fn run(tiles: &Tiles<'_>, args: &ConvArgs<'_>, pixels: Range<usize>, 
         while start < pixels.end && group > 0 {
             let end = pixels.end.min(start + batch);
             let end = places.find(geometry, tiles.rows[group - 1], start..end);
-            // One tile takes all weights once.
-            let chunks = if places.tiles() == 1 { 1 } else { chunks };
+            // One tile takes all weights once, at the pace of memory.
+            let single = places.tiles() == 1;
+            let chunks = if single { 1 } else { chunks };
             let at = start - pixels.start;
             for chunk in 0..chunks {
                 let chunk_blocks = in_blocks * chunk / chunks..in_blocks * (chunk + 1) / chunks;
                 for block in blocks.clone().step_by(group) {
-                    run_group(&places, args, chunk_blocks.clone(), block..block + group, at, out);
+                    // the same chunk for the next group, or the next chunk for the first one
+                    let (next_block, next_chunk) = match block + group {
+                        next if next < blocks.end => (next, chunk_blocks.start),
+                        _ => (blocks.start, chunk_blocks.end),
+                    };
+                    let next = next_block * weights_stride + weights_before(next_chunk);
+                    let ahead = args.weights.get(next..).filter(|_| !single).unwrap_or(&[]);
+                    run_group(&places, args, chunk_blocks.clone(), block..block + group, (at, ahead), out);
                 }
             }
             let part = (at, end - start);
@@ -135,34 +149,40 @@ pub(crate) fn run_group(
     args: &ConvArgs<'_>,
     chunk: Range<usize>,
     group: Range<usize>,
-    at: usize,
+    (at, ahead): (usize, &[Block]),
     out: &mut [&mut [Block]],
 ) {
     let geometry = &args.geometry;
     let (plane, in_plane, all_taps) = (geometry.out_pixels(), geometry.in_pixels(), geometry.taps());
     let weights_stride = args.weights_per_block();
-    let weights_of = |lanes: &[u8]| all_taps * lanes.iter().copied().map(usize::from).sum::<usize>();
-    let before = weights_of(&args.lanes[..chunk.start]);
+    let before = all_taps * live(&args.lanes[..chunk.start]);
     let lanes = &args.lanes[chunk.clone()];
+    let chunk_weights = all_taps * live(lanes);
+    let ahead_step = chunk_weights.div_ceil(places.tiles());
     let mut row = Row {
         lanes,
         input: &args.input[chunk.start * in_plane..],
         in_plane,
         weights: &args.weights[group.start * weights_stride + before..],
         weights_stride,
-        chunk: weights_of(lanes),
+        chunk: chunk_weights,
         taps: 0,
         skipped: 0,
         all_taps,
         first: chunk.start == 0,
         last: chunk.end == args.lanes.len(),
+        ahead: &[],
+        ahead_step,
         tail: args.epilogue.starting_at(group.start, plane).tail(),
         plane,
         tiles: 0,
         pixel: places.start,
         at,
     };
+    let mut tiles = 0;
     for run in places.runs() {
+        row.ahead = ahead.get(tiles * ahead_step..).unwrap_or(&[]);
+        tiles += run.tiles;
         (row.taps, row.skipped, row.tiles) = (run.taps, run.skipped, run.tiles);
         (run.function)(&row, &places.places[run.places..], &mut out[group.clone()]);
         let pixels = run.m * run.tiles;
@@ -305,6 +325,12 @@ pub(crate) fn row<S: Simd, const M: usize, const N: usize, const G: usize>(
     let mut weights: [&[Block]; N] = [&[]; N];
     unroll!(j < N <= 4, { weights[j] = &row.weights[j * row.weights_stride..][..row.chunk] });
     for tile in 0..row.tiles {
+        unroll!(j < N <= 4, {
+            let ahead = row.ahead.get(j * row.weights_stride + tile * row.ahead_step..).unwrap_or(&[]);
+            for weights in ahead.iter().take(row.ahead_step) {
+                simd.prefetch(weights);
+            }
+        });
         let places = &places[tile * row.taps * (M + 1)..][..row.taps * (M + 1)];
         let at = row.at + tile * M;
         let mut sums = [[simd.splat(0.0); N]; M];
@@ -411,6 +437,7 @@ fn accumulate<'a, S: Simd, const M: usize, const N: usize, const G: usize>(
     // seen to be inside the block, and of unknown length: small tiles are not unrolled
     let lanes = weights[0].len().min(LANES);
     unroll!(j < N <= 4, { tap[j] = &weights[j][..lanes] });
+    #[allow(clippy::needless_range_loop, reason = "one number for two arrays")]
     for lane in 0..lanes {
         meet!(lane);
     }

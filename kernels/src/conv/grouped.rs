@@ -266,7 +266,14 @@ fn run_direct(
                 weights: &args.weights[block * g.taps() * channels..],
                 epilogue: args.epilogue.starting_at(block, plane),
             };
-            direct::run_group(&places, &own, 0..1, 0..1, start - pixels.start, &mut out[block..block + 1]);
+            direct::run_group(
+                &places,
+                &own,
+                0..1,
+                0..1,
+                (start - pixels.start, &[]),
+                &mut out[block..block + 1],
+            );
         }
         start = end;
     }
