@@ -54,8 +54,10 @@ impl Instruction {
         ["call", "bl", "blr"].contains(&self.name.as_str())
     }
 
+    /// A spilled register, that is; an array on the stack is read with an index.
     fn is_on_stack(&self) -> bool {
-        self.operands.contains("[rsp") || self.operands.contains("[sp")
+        let spilled = self.operands.contains("[rsp") && !self.operands.contains("*4");
+        spilled || self.operands.contains("[sp")
     }
 
     /// Where a jump goes.

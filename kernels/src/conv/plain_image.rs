@@ -14,7 +14,7 @@ use core::ops::Range;
 
 use crate::Block;
 use crate::conv::ConvGeometry;
-use crate::conv::tiling::{MAX_TAPS, Rows, Run, Taps, WIDEST, cut_row, cut_rows};
+use crate::conv::tiling::{MAX_TAPS, Rows, WIDEST, choose};
 use crate::epilogue::{Epilogue, Finish, Tail};
 use crate::simd::{Simd, unroll};
 
@@ -256,5 +256,121 @@ impl PlainConvArgs<'_> {
             "weights of every output block"
         );
         blocks
+    }
+}
+
+/// Equal tiles side by side in one row of the output.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    /// Row and first column of the output.
+    y: usize,
+    x: usize,
+    /// Pixels of a tile, and number of tiles. There are several only where no tap is left or right of the image.
+    m: usize,
+    tiles: usize,
+}
+
+/// Cuts columns of row `y` of the output into runs.
+fn cut_row<F: Copy>(
+    rows: Rows<'_, F>,
+    geometry: &ConvGeometry,
+    y: usize,
+    columns: Range<usize>,
+    mut visit: impl FnMut(Run, F),
+) {
+    let mut x = columns.start;
+    while x < columns.end {
+        let (m, count, function) = choose(rows, columns.end - x);
+        let end = x + m * count;
+        while x < end {
+            let tiles = geometry.tiles_inside(x, m).clamp(1, (end - x) / m);
+            visit(Run { y, x, m, tiles }, function);
+            x += tiles * m;
+        }
+    }
+}
+
+/// Cuts a range of pixels at the ends of rows: gives the row and the columns of each part.
+fn cut_rows(width: usize, pixels: Range<usize>, mut visit: impl FnMut(usize, Range<usize>)) {
+    let mut first = pixels.start;
+    while first < pixels.end {
+        let (y, x) = (first / width, first % width);
+        let len = (pixels.end - first).min(width - x);
+        visit(y, x..x + len);
+        first += len;
+    }
+}
+
+impl ConvGeometry {
+    /// Whether all taps of a run are between the left and the right edge.
+    fn is_inside(&self, run: &Run) -> bool {
+        self.tiles_inside(run.x, run.m) >= run.tiles
+    }
+
+    /// How many tiles of `m` pixels from `x` on have all their taps between the left and the right edge.
+    fn tiles_inside(&self, x: usize, m: usize) -> usize {
+        let stride = self.stride[1];
+        let right = x * stride + (m - 1) * stride + (self.kernel[1] - 1) * self.dilation[1];
+        if x * stride < self.pad_left || right >= self.in_width + self.pad_left {
+            return 0;
+        }
+        (self.in_width + self.pad_left - 1 - right) / (m * stride) + 1
+    }
+}
+
+/// Where a tile finds its input, the same for every input channel or block: found once for a run, so that from
+/// one tap to the next there is only an addition or two on the way to the next load. (Where they were computed on
+/// the way, some twenty cycles passed at each tap in which the multipliers ran dry.)
+#[derive(Debug)]
+struct Taps {
+    taps: [Tap; MAX_TAPS],
+    count: usize,
+    /// Taps of rows above the image, which come before.
+    skipped: usize,
+}
+
+/// One tap of a run of tiles.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tap {
+    /// The first tile's first pixel, counted from the start of a plane; meaningless where it is left of its line.
+    start: usize,
+    /// The line that it is in, counted likewise.
+    line: usize,
+    /// Its column; wraps to a huge one where that is left of the image.
+    column: usize,
+}
+
+impl Taps {
+    fn new() -> Self {
+        Self { taps: [Tap::default(); MAX_TAPS], count: 0, skipped: 0 }
+    }
+
+    /// The taps in the image, row by row.
+    #[inline(always)]
+    fn inside(&self) -> &[Tap] {
+        &self.taps[..self.count]
+    }
+
+    /// Finds the taps of a run in planes whose lines and pixels are `strides` apart.
+    fn find(&mut self, geometry: &ConvGeometry, run: &Run, strides: [usize; 2]) {
+        let &ConvGeometry { in_height, kernel, stride, dilation, pad_top, pad_left, .. } = geometry;
+        (self.count, self.skipped) = (0, 0);
+        for tap_y in 0..kernel[0] {
+            // wraps to below the image where it is above
+            let y = (run.y * stride[0] + tap_y * dilation[0]).wrapping_sub(pad_top);
+            if y >= in_height {
+                if self.count == 0 {
+                    self.skipped += kernel[1];
+                }
+                continue;
+            }
+            let line = y * strides[0];
+            for tap_x in 0..kernel[1] {
+                let column = (run.x * stride[1] + tap_x * dilation[1]).wrapping_sub(pad_left);
+                let start = line.wrapping_add(column.wrapping_mul(strides[1]));
+                self.taps[self.count] = Tap { start, line, column };
+                self.count += 1;
+            }
+        }
     }
 }

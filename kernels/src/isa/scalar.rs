@@ -184,7 +184,7 @@ macro_rules! scalar_table {
         use crate::{Block, LANES};
         use crate::conv::direct::{self, Row, Tiles};
         use crate::conv::plain_image::{self, PlainConvArgs, PlainConvKernel, PlainRow, PlainTiles};
-        use crate::conv::tiling::{Taps, tiles};
+        use crate::conv::tiling::tiles;
         use crate::channels::{self, LrnArgs, SoftmaxArgs};
         use crate::conv::grouped::{GroupedArgs, Parts, Row as GroupedRow, grouped_tiles, self};
         use crate::conv::{ConvArgs, ConvKernel};
@@ -259,7 +259,7 @@ macro_rules! scalar_table {
             [$(#[$features])?]
             // With 8 lanes at a time, what AVX2 has to do to be busy.
             fma_loop_scalar(rounds: usize, state: &mut [Block]) = probe::fma_loop::<_, 12>;
-            direct_scalar[M, N](row: &Row<'_>, taps: &Taps, window: &mut [Block], out: &mut [&mut [Block]]) =
+            direct_scalar[M, N](row: &Row<'_>, places: &[u32], out: &mut [&mut [Block]]) =
                 direct::row::<_, M, N>;
             plain_image_scalar[M, N](row: &PlainRow<'_>, out: &mut [&mut [Block]]) = plain_image::row::<_, M, N>;
             maxmin_scalar(input: &[Block], positive: &mut [Block], negative: &mut [Block]) = elementwise::maxmin;
