@@ -82,9 +82,9 @@ pub(crate) type StripFn = fn(strip: &Strip<'_>, out: &mut [Block]);
 /// The tiles of one instruction set.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Strips<'a> {
-    /// Kernel size, stride, tiles: for rows that the narrowest tile fits in.
+    /// Kernel size, stride, tiles.
     pub(crate) windows: &'a [(usize, usize, Sizes<'a, StripFn>)],
-    /// For all other windows and rows.
+    /// For all other windows.
     pub(crate) any: Sizes<'a, StripFn>,
     pub(crate) finish: Finish,
 }
@@ -123,11 +123,8 @@ pub(crate) fn run(
     args.check(&pixels, out);
     let geometry = &args.geometry;
     let (width, plane) = (geometry.out_width, geometry.out_pixels());
-    let window = strips.windows.iter().find(|(kernel, stride, tiles)| {
-        geometry.kernel == [*kernel; 2]
-            && geometry.stride == [*stride; 2]
-            && geometry.dilation == [1, 1]
-            && width >= tiles[0].0
+    let window = strips.windows.iter().find(|(kernel, stride, _)| {
+        geometry.kernel == [*kernel; 2] && geometry.stride == [*stride; 2] && geometry.dilation == [1, 1]
     });
     if pixels.is_empty() {
         return;

@@ -356,7 +356,7 @@ fn grouped_6x1_avx2(
 #[target_feature(enable = "avx2,fma")]
 fn depthwise_avx2(args: &DepthwiseArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
     // 8 sums + 6 of weights + 2 of a pixel = 16 of 16 registers.
-    let strips = strips!(depthwise_strip_avx2: 3 4, depthwise_any_avx2: 1 4, epilogue_avx2);
+    let strips = strips!(depthwise_strip_avx2: 1 3 4, depthwise_any_avx2: 1 4, epilogue_avx2);
     depthwise::run(&strips, args, pixels, out);
 }
 

@@ -236,7 +236,7 @@ fn grouped_14x1_avx512(
 fn depthwise_avx512(args: &DepthwiseArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
     // 7 sums + 3 of weights + 1 of a pixel = 11 of 32 registers; 8 chains would hide the latency by themselves, but the
     // maps of most networks are a power of two times 7 pixels wide.
-    let strips = strips!(depthwise_strip_avx512: 4 7, depthwise_any_avx512: 1 4, epilogue_avx512);
+    let strips = strips!(depthwise_strip_avx512: 1 4 7, depthwise_any_avx512: 1 4, epilogue_avx512);
     depthwise::run(&strips, args, pixels, out);
 }
 

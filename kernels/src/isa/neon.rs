@@ -308,7 +308,7 @@ fn grouped_5x1_neon(
 #[target_feature(enable = "neon")]
 fn depthwise_neon(args: &DepthwiseArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
     // 16 sums + 12 of weights + 4 of a pixel = 32 of 32 registers.
-    let strips = strips!(depthwise_strip_neon: 3 4, depthwise_any_neon: 1 4, epilogue_neon);
+    let strips = strips!(depthwise_strip_neon: 1 3 4, depthwise_any_neon: 1 4, epilogue_neon);
     depthwise::run(&strips, args, pixels, out);
 }
 
