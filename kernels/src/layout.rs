@@ -98,7 +98,7 @@ pub(crate) fn pack<S: Simd>(simd: S, args: &PackArgs<'_>, pixels: Range<usize>, 
 }
 
 #[inline(always)]
-fn pack_from<S: Simd, T: Copy + Into<f32>>(
+fn pack_from<S: Simd, T: Element>(
     simd: S,
     data: &[T],
     args: &PackArgs<'_>,
@@ -129,6 +129,51 @@ fn pack_from<S: Simd, T: Copy + Into<f32>>(
     }
 }
 
+/// Blocks of a row that are transposed in one go.
+const ROW: usize = 8;
+
+/// What a plain image is made of.
+pub(crate) trait Element: Copy + Into<f32> + 'static {
+    /// A row of a dead channel.
+    const ZEROS: &'static [[Self; LANES]; ROW];
+
+    /// Block `at` of 16 rows as f32, where it lies or in `buffers`.
+    fn rows<'a>(
+        rows: &[&'a [[Self; LANES]]; LANES],
+        at: usize,
+        buffers: &'a mut [Block; LANES],
+    ) -> [&'a Block; LANES];
+}
+
+impl Element for f32 {
+    const ZEROS: &'static [Block; ROW] = &[[0.0; LANES]; ROW];
+
+    #[inline(always)]
+    fn rows<'a>(rows: &[&'a [Block]; LANES], at: usize, _: &'a mut [Block; LANES]) -> [&'a Block; LANES] {
+        let mut blocks: [&Block; LANES] = [&rows[0][at]; LANES];
+        for (block, row) in blocks.iter_mut().zip(rows) {
+            *block = &row[at];
+        }
+        blocks
+    }
+}
+
+impl Element for u8 {
+    const ZEROS: &'static [[u8; LANES]; ROW] = &[[0; LANES]; ROW];
+
+    #[inline(always)]
+    fn rows<'a>(
+        rows: &[&'a [[u8; LANES]]; LANES],
+        at: usize,
+        buffers: &'a mut [Block; LANES],
+    ) -> [&'a Block; LANES] {
+        for (buffer, row) in buffers.iter_mut().zip(rows) {
+            *buffer = widen(&row[at]);
+        }
+        buffers.each_ref()
+    }
+}
+
 /// 16 elements as f32.
 #[inline(always)]
 fn widen<T: Copy + Into<f32>>(from: &[T; LANES]) -> Block {
@@ -151,31 +196,37 @@ fn widen_some<T: Copy + Into<f32>>(from: &[T]) -> Block {
 
 /// 16 pixels of up to 16 channels at a time: rows of a plane side by side, then transposed.
 #[inline(always)]
-fn pack_planes<S: Simd, T: Copy + Into<f32>>(
+pub(crate) fn pack_planes<S: Simd, T: Element>(
     simd: S,
     data: &[T],
     channel_stride: usize,
     live: usize,
     out: &mut [Block],
 ) {
-    let mut rows = [[0.0; LANES]; LANES];
+    let mut buffers = [[0.0; LANES]; LANES];
     let (chunks, rest) = out.as_chunks_mut::<LANES>();
     let mut at = 0;
-    for out in chunks {
+    for out in chunks.chunks_mut(ROW) {
+        let blocks = out.len();
+        let mut rows = [&T::ZEROS[..blocks]; LANES];
         for (channel, row) in rows[..live].iter_mut().enumerate() {
-            if let Some(from) = data[channel * channel_stride + at..][..LANES].first_chunk() {
-                *row = widen(from);
-            }
+            *row = &data[channel * channel_stride + at..].as_chunks().0[..blocks];
         }
-        simd.transpose(&rows, out);
-        at += LANES;
+        for (i, out) in out.iter_mut().enumerate() {
+            simd.transpose(T::rows(&rows, i, &mut buffers), out);
+        }
+        at += blocks * LANES;
     }
     if !rest.is_empty() {
-        for (channel, row) in rows[..live].iter_mut().enumerate() {
-            *row = widen_some(&data[channel * channel_stride + at..][..rest.len()]);
+        for (channel, row) in buffers.iter_mut().enumerate() {
+            *row = if channel < live {
+                widen_some(&data[channel * channel_stride + at..][..rest.len()])
+            } else {
+                [0.0; LANES]
+            };
         }
         let mut last = [[0.0; LANES]; LANES];
-        simd.transpose(&rows, &mut last);
+        simd.transpose(buffers.each_ref(), &mut last);
         rest.copy_from_slice(&last[..rest.len()]);
     }
 }
@@ -250,7 +301,7 @@ fn unpack_planes<S: Simd>(simd: S, input: &[Block], channel_stride: usize, live:
     let (chunks, rest) = input.as_chunks::<LANES>();
     let mut at = 0;
     for input in chunks {
-        simd.transpose(input, &mut columns);
+        simd.transpose(input.each_ref(), &mut columns);
         for (channel, column) in columns[..live].iter().enumerate() {
             if let Some(out) = out[channel * channel_stride + at..][..LANES].first_chunk_mut() {
                 simd.store(out, simd.canonical_nan(simd.load(column)));
@@ -261,7 +312,7 @@ fn unpack_planes<S: Simd>(simd: S, input: &[Block], channel_stride: usize, live:
     if !rest.is_empty() {
         let mut last = [[0.0; LANES]; LANES];
         last[..rest.len()].copy_from_slice(rest);
-        simd.transpose(&last, &mut columns);
+        simd.transpose(last.each_ref(), &mut columns);
         for (channel, column) in columns[..live].iter_mut().enumerate() {
             simd.store(column, simd.canonical_nan(simd.load(column)));
             out[channel * channel_stride + at..][..rest.len()].copy_from_slice(&column[..rest.len()]);

@@ -79,7 +79,9 @@ pub unsafe trait Simd: Copy {
     /// The canonical NaN (bits 7fc00000) wherever `a` is NaN, `a` elsewhere.
     fn canonical_nan(self, a: Self::Vector) -> Self::Vector;
     /// `to[j][i] = from[i][j]`.
-    fn transpose(self, from: &[Block; LANES], to: &mut [Block; LANES]);
+    fn transpose(self, from: [&Block; LANES], to: &mut [Block; LANES]);
+    /// The lanes with even and with odd numbers, those of `a` before those of `b`.
+    fn unzip(self, a: Self::Vector, b: Self::Vector) -> [Self::Vector; 2];
     /// Asks for the block's cache line to be brought into L2.
     fn prefetch(self, at: &Block);
 }

@@ -20,6 +20,8 @@ use crate::elementwise::{self, BinaryArgs, ScaleArgs};
 use crate::epilogue::{self, Rest};
 use crate::isa::{Isa, Kernels, entry_points, kernel};
 use crate::layout::{self, PackArgs, UnpackArgs};
+use crate::plain::pool::PlainPoolArgs;
+use crate::plain::{self, PlainGlobalArgs, PlainScaleArgs};
 use crate::pool::{self, PoolArgs, PoolKind};
 use crate::probe::{self, ProbeKernel};
 use crate::simd::{Simd, simd_ops};
@@ -114,7 +116,7 @@ unsafe impl Simd for Avx512 {
             _mm512_and_epi32(_mm512_castps_si512(a), _mm512_set1_epi32(0x007f_ffff)), _mm512_set1_epi32(0x3f80_0000)));
         canonical_nan(a: __m512) -> __m512 = _mm512_mask_mov_ps(
             a, _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a), _mm512_castsi512_ps(_mm512_set1_epi32(0x7fc0_0000)));
-        transpose(from: &[Block; 16], to: &mut [Block; 16]) = {
+        transpose(from: [&Block; 16], to: &mut [Block; 16]) = {
             let mut rows = [_mm512_setzero_ps(); 16];
             for (row, from) in rows.iter_mut().zip(from) {
                 *row = _mm512_loadu_ps(from.as_ptr());
@@ -122,6 +124,11 @@ unsafe impl Simd for Avx512 {
             for (column, to) in transpose(rows).into_iter().zip(to) {
                 _mm512_storeu_ps(to.as_mut_ptr(), column);
             }
+        };
+        unzip(a: __m512, b: __m512) -> [__m512; 2] = {
+            let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+            let odd = _mm512_or_epi32(even, _mm512_set1_epi32(1));
+            [_mm512_permutex2var_ps(a, even, b), _mm512_permutex2var_ps(a, odd, b)]
         };
         prefetch(at: &Block) = _mm_prefetch::<_MM_HINT_T1>(at.as_ptr().cast());
     }
@@ -155,6 +162,10 @@ entry_points! {
     pool_avx512(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::pool;
     maxmin_pool_avx512(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::maxmin_pool;
     global_pool_avx512(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
+    plain_pool_avx512(args: &PlainPoolArgs<'_>, rows: Range<usize>, out: &mut [f32]) = plain::pool::pool;
+    plain_global_pool_avx512(args: &PlainGlobalArgs<'_>, out: &mut [Block]) = plain::global_pool;
+    plain_scale_avx512(args: &PlainScaleArgs<'_>, first: usize, out: &mut [f32]) =
+        |simd, args, first, out| plain::scale(simd, activate_in_place_avx512, args, first, out);
     grouped_tile_avx512[M](row: &GroupedRow<'_>, first: usize, at: usize, out: &mut [&mut [Block]]) = grouped::tile::<_, M>;
 }
 
@@ -291,5 +302,8 @@ pub(crate) fn kernels() -> Kernels {
         pool: kernel!(pool_avx512),
         maxmin_pool: kernel!(maxmin_pool_avx512),
         global_pool: kernel!(global_pool_avx512),
+        plain_pool: kernel!(plain_pool_avx512),
+        plain_global_pool: kernel!(plain_global_pool_avx512),
+        plain_scale: kernel!(plain_scale_avx512),
     }
 }
