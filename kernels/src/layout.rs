@@ -133,7 +133,7 @@ fn pack_from<S: Simd, T: Element>(
 const ROW: usize = 8;
 
 /// What a plain image is made of.
-pub(crate) trait Element: Copy + Into<f32> + 'static {
+trait Element: Copy + Into<f32> + 'static {
     /// A row of a dead channel.
     const ZEROS: &'static [[Self; LANES]; ROW];
 
@@ -196,7 +196,7 @@ fn widen_some<T: Copy + Into<f32>>(from: &[T]) -> Block {
 
 /// 16 pixels of up to 16 channels at a time: rows of a plane side by side, then transposed.
 #[inline(always)]
-pub(crate) fn pack_planes<S: Simd, T: Element>(
+fn pack_planes<S: Simd, T: Element>(
     simd: S,
     data: &[T],
     channel_stride: usize,

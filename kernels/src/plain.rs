@@ -6,8 +6,8 @@
 //! ```
 //!
 //! A layout change moves a whole map twice, which costs more than a pool or a scale itself. So these read and write
-//! the map in place: pools and [`scale`] with lanes of pixels, [`global_pool`] with lanes of channels, transposed in
-//! strips that stay in the first-level cache. Each gives the bits of its counterpart on blocks: the order of every sum
+//! the map in place: pools and [`scale`] with lanes of neighbouring pixels, [`global_pool`] with lanes of rows, 16 by 16
+//! numbers of which are transposed at a time. Each gives the bits of its counterpart on blocks: the order of every sum
 //! is that of `pool.rs`. Every NaN that is stored is 7fc00000, so that a result may be a graph output.
 //!
 //! Planes are cut into blocks of 16; the last block of a row or plane overlaps the one before it, which stores some
@@ -18,8 +18,7 @@ pub mod pool;
 use crate::activation::Activation;
 use crate::elementwise::{ActivateInPlaceFn, Clamp};
 use crate::epilogue::NO_CLAMP;
-use crate::layout::pack_planes;
-use crate::pool::{PoolKind, add_rows};
+use crate::pool::PoolKind;
 use crate::simd::Simd;
 use crate::{Block, LANES};
 
@@ -69,9 +68,6 @@ pub struct PlainGlobalArgs<'a> {
 
 /// Blocks that a part of a channel goes through where it cannot be computed in place: 4 KB.
 const CHUNK: usize = 64;
-
-/// Pixels of 16 channels that are transposed at a time: 8 KB.
-const STRIP: usize = 128;
 
 /// Calls `f` with the offsets of blocks that cover `len` elements, the last one overlapping.
 ///
@@ -176,46 +172,87 @@ fn scaled<S: Simd>(simd: S, x: S::Vector, scale: S::Vector, addend: S::Vector, n
 
 /// The algorithm behind every [`PlainGlobalFn`].
 ///
-/// The mean of a plane is as in `pool.rs`: each row from left to right, then the rows from top to bottom.
+/// The mean of a plane is as in `pool.rs`: each row from left to right, then the rows from top to bottom. The rows of all
+/// channels lie one after the other, so 16 neighbours are summed up at a time, whichever channel they are of.
 #[inline(always)]
 pub(crate) fn global_pool<S: Simd>(simd: S, args: &PlainGlobalArgs<'_>, out: &mut [Block]) {
     let (plane, width) = (args.plane, args.width);
     assert!(width > 0 && plane > 0 && plane.is_multiple_of(width), "no whole rows");
     assert!(args.input.len() > out.len().saturating_sub(1) * LANES * plane, "a block without a channel");
-    // As many rows as fit at a time, or parts of one.
-    let whole_rows = STRIP / width * width;
-    let mut strip = [[0.0; LANES]; STRIP];
-    for (input, out) in args.input.chunks(LANES * plane).zip(out) {
-        let live = input.len() / plane;
-        let zero = simd.splat(0.0);
-        let (mut total, mut row) = (zero, zero);
-        let mut largest = simd.splat(f32::NEG_INFINITY);
-        let mut from = 0;
-        while from < plane {
-            let rest = if whole_rows > 0 { plane - from } else { width - from % width };
-            let len = rest.min(if whole_rows > 0 { whole_rows } else { STRIP });
-            let strip = &mut strip[..len];
-            pack_planes(simd, &input[from..], plane, live, strip);
-            from += len;
-            if args.kind == PoolKind::Max {
-                for x in strip {
-                    largest = simd.max(largest, simd.load(x));
-                }
-            } else if whole_rows > 0 {
-                total = add_rows(simd, total, strip, (len / width, width), (width, 1));
-            } else {
-                for x in strip {
-                    row = simd.add(row, simd.load(x));
-                }
-                if from.is_multiple_of(width) {
-                    (total, row) = (simd.add(total, row), zero);
+    let mut tiles = [[[0.0; LANES]; LANES]; 2];
+    for (block, out) in out.iter_mut().enumerate() {
+        let input = &args.input[block * LANES * plane..];
+        let channels = (input.len() / plane).min(LANES);
+        let mut values = [0.0; LANES];
+        if args.kind == PoolKind::Max {
+            for (value, plane) in values.iter_mut().zip(input.chunks_exact(plane)) {
+                *value = largest(simd, plane);
+            }
+            simd.store(out, simd.add(simd.load(&values), simd.splat(0.0)));
+            continue;
+        }
+        let (mut channel, mut row, mut total) = (0, 0, 0.0);
+        for first in (0..channels * plane).step_by(LANES * width) {
+            let sums = row_sums(simd, &input[first..], width, &mut tiles);
+            let rows = (channels * plane - first) / width;
+            for sum in sums.into_iter().take(rows) {
+                total += sum;
+                row += 1;
+                if row == plane / width {
+                    values[channel] = total;
+                    (channel, row, total) = (channel + 1, 0, 0.0);
                 }
             }
         }
-        let value = match args.kind {
-            PoolKind::Max => simd.add(largest, zero),
-            _ => simd.div(total, simd.splat(plane as f32)),
-        };
-        simd.store(out, value);
+        simd.store(out, simd.div(simd.load(&values), simd.splat(plane as f32)));
     }
+}
+
+/// The largest element, whose zero may have either sign.
+#[inline(always)]
+fn largest<S: Simd>(simd: S, data: &[f32]) -> f32 {
+    let (blocks, rest) = data.as_chunks::<LANES>();
+    let mut last = [f32::NEG_INFINITY; LANES];
+    last[..rest.len()].copy_from_slice(rest);
+    let mut v = simd.load(&last);
+    for block in blocks {
+        v = simd.max(v, simd.load(block));
+    }
+    simd.store(&mut last, v);
+    // As `Simd::max`: NaN where either is.
+    last.into_iter().fold(f32::NEG_INFINITY, |a, b| if a.is_nan() || a > b { a } else { b })
+}
+
+/// The sums of 16 rows, each from left to right; of fewer where `data` ends, and anything in the lanes behind.
+#[inline(always)]
+fn row_sums<S: Simd>(
+    simd: S,
+    data: &[f32],
+    width: usize,
+    [columns, buffers]: &mut [[Block; LANES]; 2],
+) -> Block {
+    let mut sums = simd.splat(0.0);
+    for column in (0..width).step_by(LANES) {
+        let data = &data[column..];
+        if data.len() >= (LANES - 1) * width + LANES {
+            let mut rows: [&Block; LANES] = [block_at(data, 0); LANES];
+            for (i, row) in rows.iter_mut().enumerate() {
+                *row = block_at(data, i * width);
+            }
+            simd.transpose(rows, columns);
+        } else {
+            for (i, row) in buffers.iter_mut().enumerate() {
+                let from = &data[(i * width).min(data.len())..];
+                let len = from.len().min(LANES);
+                row[..len].copy_from_slice(&from[..len]);
+            }
+            simd.transpose(buffers.each_ref(), columns);
+        }
+        for column in &columns[..LANES.min(width - column)] {
+            sums = simd.add(sums, simd.load(column));
+        }
+    }
+    let mut block = [0.0; LANES];
+    simd.store(&mut block, sums);
+    block
 }

@@ -404,7 +404,7 @@ fn row_sums<S: Simd, const R: usize>(
 
 /// Adds the sums of `rows` rows, `row_stride` apart, from top to bottom to `total`.
 #[inline(always)]
-pub(crate) fn add_rows<S: Simd>(
+fn add_rows<S: Simd>(
     simd: S,
     mut total: S::Vector,
     data: &[Block],
