@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A layout change moves a whole map twice, which costs more than a pool or a scale itself. So these read and write
-//! the map in place: pools and [`scale`] with lanes of neighbouring pixels, [`global_pool`] with lanes of rows, 16 by 16
+//! the map in place: pools and scales with lanes of neighbouring pixels, means of planes with lanes of rows, 16 by 16
 //! numbers of which are transposed at a time. Each gives the bits of its counterpart on blocks: the order of every sum
 //! is that of `pool.rs`. Every NaN that is stored is 7fc00000, so that a result may be a graph output.
 //!
