@@ -13,6 +13,7 @@ mod fragments;
 mod layout;
 mod maps;
 pub(crate) mod parallel;
+mod plain;
 mod pool;
 mod step;
 

@@ -241,7 +241,7 @@ fn zip<S: Simd>(
 
 /// An activation that is a clamp; every result goes through one, since beside the memory traffic it is free.
 #[derive(Clone, Copy)]
-struct Clamp<V> {
+pub(crate) struct Clamp<V> {
     low: V,
     high: V,
     zero: V,
@@ -249,12 +249,12 @@ struct Clamp<V> {
 
 impl<V: Copy> Clamp<V> {
     #[inline(always)]
-    fn new<S: Simd<Vector = V>>(simd: S, (low, high, zero): (f32, f32, f32)) -> Self {
+    pub(crate) fn new<S: Simd<Vector = V>>(simd: S, (low, high, zero): (f32, f32, f32)) -> Self {
         Self { low: simd.splat(low), high: simd.splat(high), zero: simd.splat(zero) }
     }
 
     #[inline(always)]
-    fn apply<S: Simd<Vector = V>>(self, simd: S, v: V) -> V {
+    pub(crate) fn apply<S: Simd<Vector = V>>(self, simd: S, v: V) -> V {
         simd.add(simd.clamp(v, self.low, self.high), self.zero)
     }
 }

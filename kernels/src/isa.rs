@@ -27,6 +27,8 @@ use crate::depthwise::DepthwiseFn;
 use crate::elementwise::{ActivateFn, ActivateInPlaceFn, BinaryFn, MaxMinFn, ScaleFn};
 use crate::epilogue::Finish;
 use crate::layout::{PackFn, UnpackFn};
+use crate::plain::pool::PlainPoolFn;
+use crate::plain::{PlainGlobalFn, PlainScaleFn};
 use crate::pool::{GlobalPoolFn, PoolFn};
 #[cfg(feature = "std")]
 use crate::probe::ProbeKernel;
@@ -137,6 +139,12 @@ pub struct Kernels {
     pub maxmin_pool: Kernel<PoolFn>,
     /// Largest or mean of a plane.
     pub global_pool: Kernel<GlobalPoolFn>,
+    /// Largest or mean of windows of row-major planes.
+    pub plain_pool: Kernel<PlainPoolFn>,
+    /// Largest or mean of row-major planes.
+    pub plain_global_pool: Kernel<PlainGlobalFn>,
+    /// Scale and add on row-major planes.
+    pub plain_scale: Kernel<PlainScaleFn>,
 }
 
 /// A function without tile sizes, and its name.

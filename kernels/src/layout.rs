@@ -91,11 +91,25 @@ pub(crate) fn pack<S: Simd>(simd: S, args: &PackArgs<'_>, pixels: Range<usize>, 
     for out in out.iter() {
         assert_eq!(out.len(), pixels.len(), "an output slice is not as long as the range of pixels");
     }
+    match args.input {
+        PlainInput::F32(data) => pack_from(simd, data, args, pixels, out),
+        PlainInput::U8(data) => pack_from(simd, data, args, pixels, out),
+    }
+}
+
+#[inline(always)]
+fn pack_from<S: Simd, T: Element>(
+    simd: S,
+    data: &[T],
+    args: &PackArgs<'_>,
+    pixels: Range<usize>,
+    out: &mut [&mut [Block]],
+) {
     let mut channel = args.first_channel;
     for (out, &live) in out.iter_mut().zip(args.lanes) {
         let live = usize::from(live);
         assert!(live <= LANES, "at most 16 live lanes");
-        let start = channel * args.strides[0];
+        let data = &data[(channel * args.strides[0]).min(data.len())..];
         for_each_run(
             pixels.clone(),
             args.width,
@@ -104,11 +118,10 @@ pub(crate) fn pack<S: Simd>(simd: S, args: &PackArgs<'_>, pixels: Range<usize>, 
             #[inline(always)]
             |pixel, offset, length| {
                 let out = &mut out[pixel - pixels.start..][..length];
-                let start = start + offset;
                 if args.strides[2] == 1 && args.strides[0] != 1 {
-                    pack_planes(simd, args.input, start, args.strides[0], live, out);
+                    pack_planes(simd, &data[offset..], args.strides[0], live, out);
                 } else {
-                    pack_pixels(simd, args.input, start, args.strides, live, out);
+                    pack_pixels(simd, &data[offset..], args.strides, live, out);
                 }
             },
         );
@@ -116,68 +129,113 @@ pub(crate) fn pack<S: Simd>(simd: S, args: &PackArgs<'_>, pixels: Range<usize>, 
     }
 }
 
-impl PlainInput<'_> {
-    fn len(&self) -> usize {
-        match self {
-            PlainInput::F32(data) => data.len(),
-            PlainInput::U8(data) => data.len(),
-        }
-    }
+/// Blocks of a row that are transposed in one go.
+const ROW: usize = 8;
 
-    /// Up to 16 elements from `at` on as f32, zeros behind them.
+/// What a plain image is made of.
+trait Element: Copy + Into<f32> + 'static {
+    /// A row of a dead channel.
+    const ZEROS: &'static [[Self; LANES]; ROW];
+
+    /// Block `at` of 16 rows as f32, where it lies or in `buffers`.
+    fn rows<'a>(
+        rows: &[&'a [[Self; LANES]]; LANES],
+        at: usize,
+        buffers: &'a mut [Block; LANES],
+    ) -> [&'a Block; LANES];
+}
+
+impl Element for f32 {
+    const ZEROS: &'static [Block; ROW] = &[[0.0; LANES]; ROW];
+
     #[inline(always)]
-    fn widen(&self, at: usize, count: usize) -> Block {
-        match self {
-            PlainInput::F32(data) => widen(&data[at..][..count]),
-            PlainInput::U8(data) => widen(&data[at..][..count]),
+    fn rows<'a>(rows: &[&'a [Block]; LANES], at: usize, _: &'a mut [Block; LANES]) -> [&'a Block; LANES] {
+        let mut blocks: [&Block; LANES] = [&rows[0][at]; LANES];
+        for (block, row) in blocks.iter_mut().zip(rows) {
+            *block = &row[at];
         }
+        blocks
     }
 }
 
+impl Element for u8 {
+    const ZEROS: &'static [[u8; LANES]; ROW] = &[[0; LANES]; ROW];
+
+    #[inline(always)]
+    fn rows<'a>(
+        rows: &[&'a [[u8; LANES]]; LANES],
+        at: usize,
+        buffers: &'a mut [Block; LANES],
+    ) -> [&'a Block; LANES] {
+        for (buffer, row) in buffers.iter_mut().zip(rows) {
+            *buffer = widen(&row[at]);
+        }
+        buffers.each_ref()
+    }
+}
+
+/// 16 elements as f32.
 #[inline(always)]
-fn widen<T: Copy + Into<f32>>(from: &[T]) -> Block {
+fn widen<T: Copy + Into<f32>>(from: &[T; LANES]) -> Block {
     let mut block = [0.0; LANES];
-    if let Some(from) = from.first_chunk::<LANES>() {
-        for i in 0..LANES {
-            block[i] = from[i].into();
-        }
-    } else {
-        for (to, &from) in block.iter_mut().zip(from) {
-            *to = from.into();
-        }
+    for i in 0..LANES {
+        block[i] = from[i].into();
+    }
+    block
+}
+
+/// The first elements of `from`, zeros behind them.
+#[inline(always)]
+fn widen_some<T: Copy + Into<f32>>(from: &[T]) -> Block {
+    let mut block = [0.0; LANES];
+    for (to, &from) in block.iter_mut().zip(from) {
+        *to = from.into();
     }
     block
 }
 
 /// 16 pixels of up to 16 channels at a time: rows of a plane side by side, then transposed.
 #[inline(always)]
-fn pack_planes<S: Simd>(
+fn pack_planes<S: Simd, T: Element>(
     simd: S,
-    input: PlainInput<'_>,
-    start: usize,
+    data: &[T],
     channel_stride: usize,
     live: usize,
     out: &mut [Block],
 ) {
-    let mut rows = [[0.0; LANES]; LANES];
-    let mut last = [[0.0; LANES]; LANES];
-    for (chunk, out) in out.chunks_mut(LANES).enumerate() {
+    let mut buffers = [[0.0; LANES]; LANES];
+    let (chunks, rest) = out.as_chunks_mut::<LANES>();
+    let mut at = 0;
+    for out in chunks.chunks_mut(ROW) {
+        let blocks = out.len();
+        let mut rows = [&T::ZEROS[..blocks]; LANES];
         for (channel, row) in rows[..live].iter_mut().enumerate() {
-            *row = input.widen(start + channel * channel_stride + chunk * LANES, out.len());
+            *row = &data[channel * channel_stride + at..].as_chunks().0[..blocks];
         }
-        simd.transpose(&rows, out.first_chunk_mut().unwrap_or(&mut last));
-        if out.len() < LANES {
-            out.copy_from_slice(&last[..out.len()]);
+        for (i, out) in out.iter_mut().enumerate() {
+            simd.transpose(T::rows(&rows, i, &mut buffers), out);
         }
+        at += blocks * LANES;
+    }
+    if !rest.is_empty() {
+        for (channel, row) in buffers.iter_mut().enumerate() {
+            *row = if channel < live {
+                widen_some(&data[channel * channel_stride + at..][..rest.len()])
+            } else {
+                [0.0; LANES]
+            };
+        }
+        let mut last = [[0.0; LANES]; LANES];
+        simd.transpose(buffers.each_ref(), &mut last);
+        rest.copy_from_slice(&last[..rest.len()]);
     }
 }
 
 /// One pixel at a time; its channels lie together in NHWC.
 #[inline(always)]
-fn pack_pixels<S: Simd>(
+fn pack_pixels<S: Simd, T: Copy + Into<f32>>(
     simd: S,
-    input: PlainInput<'_>,
-    start: usize,
+    data: &[T],
     strides: [usize; 3],
     live: usize,
     out: &mut [Block],
@@ -186,14 +244,17 @@ fn pack_pixels<S: Simd>(
     is_live[..live].fill(1.0);
     let (is_live, zero) = (simd.load(&is_live), simd.splat(0.0));
     for (i, out) in out.iter_mut().enumerate() {
-        let at = start + i * strides[2];
-        if strides[0] == 1 && at + LANES <= input.len() {
-            // Reads what lies behind the channels too, where the image goes on.
-            simd.store(out, simd.select_gt(is_live, zero, simd.load(&input.widen(at, LANES)), zero));
-        } else {
-            *out = [0.0; LANES];
-            for (lane, to) in out[..live].iter_mut().enumerate() {
-                *to = input.widen(at + lane * strides[0], 1)[0];
+        let data = &data[i * strides[2]..];
+        match data.first_chunk() {
+            Some(from) if strides[0] == 1 => {
+                // Reads what lies behind the channels too, where the image goes on.
+                simd.store(out, simd.select_gt(is_live, zero, simd.load(&widen(from)), zero));
+            }
+            _ => {
+                *out = [0.0; LANES];
+                for (lane, to) in out[..live].iter_mut().enumerate() {
+                    *to = data[lane * strides[0]].into();
+                }
             }
         }
     }
@@ -237,25 +298,24 @@ pub(crate) fn unpack<S: Simd>(simd: S, args: &UnpackArgs<'_>, pixels: Range<usiz
 #[inline(always)]
 fn unpack_planes<S: Simd>(simd: S, input: &[Block], channel_stride: usize, live: usize, out: &mut [f32]) {
     let mut columns = [[0.0; LANES]; LANES];
-    let mut last = [[0.0; LANES]; LANES];
-    for (chunk, input) in input.chunks(LANES).enumerate() {
-        let whole = match input.first_chunk() {
-            Some(input) => input,
-            None => {
-                last[..input.len()].copy_from_slice(input);
-                &last
+    let (chunks, rest) = input.as_chunks::<LANES>();
+    let mut at = 0;
+    for input in chunks {
+        simd.transpose(input.each_ref(), &mut columns);
+        for (channel, column) in columns[..live].iter().enumerate() {
+            if let Some(out) = out[channel * channel_stride + at..][..LANES].first_chunk_mut() {
+                simd.store(out, simd.canonical_nan(simd.load(column)));
             }
-        };
-        simd.transpose(whole, &mut columns);
+        }
+        at += LANES;
+    }
+    if !rest.is_empty() {
+        let mut last = [[0.0; LANES]; LANES];
+        last[..rest.len()].copy_from_slice(rest);
+        simd.transpose(last.each_ref(), &mut columns);
         for (channel, column) in columns[..live].iter_mut().enumerate() {
-            let out = &mut out[channel * channel_stride + chunk * LANES..][..input.len()];
-            let v = simd.canonical_nan(simd.load(column));
-            if let Some(out) = out.first_chunk_mut() {
-                simd.store(out, v);
-            } else {
-                simd.store(column, v);
-                out.copy_from_slice(&column[..out.len()]);
-            }
+            simd.store(column, simd.canonical_nan(simd.load(column)));
+            out[channel * channel_stride + at..][..rest.len()].copy_from_slice(&column[..rest.len()]);
         }
     }
 }

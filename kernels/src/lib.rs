@@ -21,6 +21,7 @@ pub mod epilogue;
 pub mod isa;
 pub mod layout;
 pub(crate) mod math;
+pub mod plain;
 pub mod pool;
 pub mod probe;
 pub mod simd;

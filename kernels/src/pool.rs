@@ -53,7 +53,7 @@ pub struct PoolArgs<'a> {
 
 /// The taps of one axis that lie in the image, for output `at`: their first index in the image and their number.
 #[inline(always)]
-fn taps(at: usize, extent: usize, axis: (usize, usize, usize, usize)) -> (usize, usize) {
+pub(crate) fn taps(at: usize, extent: usize, axis: (usize, usize, usize, usize)) -> (usize, usize) {
     let (kernel, stride, dilation, pad) = axis;
     let first = (at * stride) as isize - pad as isize;
     let skipped = if first < 0 { first.unsigned_abs().div_ceil(dilation) } else { 0 };
@@ -64,11 +64,11 @@ fn taps(at: usize, extent: usize, axis: (usize, usize, usize, usize)) -> (usize,
     (start, (kernel - skipped).min((extent - start).div_ceil(dilation)))
 }
 
-fn rows_axis(g: &ConvGeometry) -> (usize, usize, usize, usize) {
+pub(crate) fn rows_axis(g: &ConvGeometry) -> (usize, usize, usize, usize) {
     (g.kernel[0], g.stride[0], g.dilation[0], g.pad_top)
 }
 
-fn columns_axis(g: &ConvGeometry) -> (usize, usize, usize, usize) {
+pub(crate) fn columns_axis(g: &ConvGeometry) -> (usize, usize, usize, usize) {
     (g.kernel[1], g.stride[1], g.dilation[1], g.pad_left)
 }
 
@@ -440,7 +440,11 @@ fn add_rows<S: Simd>(
 
 /// The taps in the image and its border, along one axis; `extent` counts the border.
 #[inline(always)]
-fn counted(at: usize, extent: usize, (kernel, stride, dilation, _): (usize, usize, usize, usize)) -> usize {
+pub(crate) fn counted(
+    at: usize,
+    extent: usize,
+    (kernel, stride, dilation, _): (usize, usize, usize, usize),
+) -> usize {
     taps(at, extent, (kernel, stride, dilation, 0)).1
 }
 

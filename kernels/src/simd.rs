@@ -79,7 +79,9 @@ pub unsafe trait Simd: Copy {
     /// The canonical NaN (bits 7fc00000) wherever `a` is NaN, `a` elsewhere.
     fn canonical_nan(self, a: Self::Vector) -> Self::Vector;
     /// `to[j][i] = from[i][j]`.
-    fn transpose(self, from: &[Block; LANES], to: &mut [Block; LANES]);
+    fn transpose(self, from: [&Block; LANES], to: &mut [Block; LANES]);
+    /// The lanes with even and with odd numbers, those of `a` before those of `b`.
+    fn unzip(self, a: Self::Vector, b: Self::Vector) -> [Self::Vector; 2];
     /// Lane `lane` of every group of `G` lanes, in all lanes of its group: `from[l / G * G + lane]` in lane `l`.
     #[inline(always)]
     fn spread<const G: usize>(self, from: &Block, lane: usize) -> Self::Vector {

@@ -12,9 +12,11 @@ mod fragments;
 mod max_min;
 mod places;
 mod plain;
+mod row_major;
 mod shortcut;
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
 pub(super) use conv::transformed;
 use sinew_kernels::{Block, LANES};
@@ -38,6 +40,7 @@ pub(super) fn build(graph: &Graph, options: &PlanOptions) -> Result<Plan> {
     let rounded = (options.weights == WeightType::F16).then(|| f16::rounded(graph)).transpose()?;
     let mut builder = Builder::new(rounded.as_ref().unwrap_or(graph), options);
     builder.lay_out();
+    builder.find_row_major();
     let graph = builder.graph;
     for index in 0..graph.inputs.len() {
         builder.bind_input(index)?;
@@ -80,6 +83,8 @@ struct Builder<'g> {
     packed: HashMap<conv::PackedKey, conv::Packed>,
     /// The choices for layers with the same weights.
     choices: HashMap<ValueId, Vec<(ConvShape, Choice)>>,
+    /// What is computed on row-major maps.
+    row_major: HashSet<ValueId>,
     /// What a step has computed together with another node's result.
     done: HashSet<ValueId>,
 }
@@ -106,6 +111,7 @@ impl<'g> Builder<'g> {
             uses,
             packed: HashMap::new(),
             choices: HashMap::new(),
+            row_major: HashSet::new(),
             done: HashSet::new(),
         }
     }
@@ -149,6 +155,9 @@ impl<'g> Builder<'g> {
     }
 
     fn node(&mut self, node: &'g Node) -> Result<()> {
+        if self.row_major.contains(&node.output) {
+            return self.on_row_major(node);
+        }
         match &node.op {
             Op::Conv(conv) => self.convolution(node, conv, None),
             Op::ConvMaxMin { conv, order } => self.convolution(node, conv, Some(*order)),
@@ -183,16 +192,7 @@ impl<'g> Builder<'g> {
             Op::BatchNorm { epsilon } => {
                 let input = self.blocks_of(node.inputs[0])?;
                 let output = self.make_blocked(node.output);
-                let Some((scale, shift)) =
-                    crate::optimize::batch_norm_affine(self.graph, &node.inputs[1..], *epsilon)
-                else {
-                    return Err(node_error(node, "its statistics are not constant"));
-                };
-                let pack = |values: Vec<f64>| {
-                    pack_channels(&values.iter().map(|&v| v as f32).collect::<Vec<_>>(), &input.layout)
-                };
-                let (scale, shift) = (pack(scale), pack(shift));
-                let (scale, shift) = (self.push_weights(&scale), self.push_weights(&shift));
+                let [scale, shift] = self.batch_norm(node, *epsilon, &input.layout)?;
                 self.push(
                     node.name.clone(),
                     Work::Affine { input, output, scale, shift },
@@ -228,6 +228,18 @@ impl<'g> Builder<'g> {
                 self.push(node.name.clone(), work, "a window of channels")
             }
         }
+    }
+
+    /// What a batch normalization multiplies by and adds, among the weights.
+    fn batch_norm(&mut self, node: &Node, epsilon: f32, layout: &Blocked) -> Result<[Range<usize>; 2]> {
+        let Some((scale, shift)) = crate::optimize::batch_norm_affine(self.graph, &node.inputs[1..], epsilon)
+        else {
+            return Err(node_error(node, "its statistics are not constant"));
+        };
+        Ok([scale, shift].map(|values| {
+            let values: Vec<f32> = values.iter().map(|&v| v as f32).collect();
+            self.push_weights(&pack_channels(&values, layout))
+        }))
     }
 
     /// Input and output of an element-wise node: blocks, or plain elements as if they were.

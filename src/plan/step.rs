@@ -1,5 +1,6 @@
 //! The steps of a plan: what each does and where its operands lie.
 
+mod plain;
 mod work;
 
 use std::borrow::Cow;
@@ -13,6 +14,7 @@ use super::choose::Algorithm;
 use super::layout::Blocked;
 use crate::graph::{BinaryOp, Pool, PoolKind};
 use crate::run::parallel::{Along, Cut};
+pub(crate) use plain::{PlainOp, PlainOperand, PlainWork};
 
 /// One step: a verb, its operands, and why it is done this way.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -44,6 +46,7 @@ impl Step {
     pub fn output_shape(&self) -> Vec<usize> {
         match &self.work {
             Work::ArgMax { extents: [outer, _, inner], .. } => vec![outer * inner],
+            Work::Plain(work) => work.out_shape().to_vec(),
             work => match work.written()[..] {
                 [View { layout, .. }, ref more @ ..] => {
                     let channels =
@@ -366,6 +369,15 @@ pub(crate) enum Work {
         input: View,
         scale: View,
         spatial: View,
+        output: View,
+    },
+    /// A row-major map to another one.
+    Plain(Box<PlainWork>),
+    /// One number for each plane of a row-major map of this height and width.
+    PlainGlobalPool {
+        kind: PoolKind,
+        from: Plain,
+        size: [usize; 2],
         output: View,
     },
 }

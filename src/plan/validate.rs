@@ -6,6 +6,7 @@
 mod conv;
 mod fused;
 mod place;
+mod plain;
 
 use sinew_kernels::strided::MAX_RANK;
 
@@ -143,6 +144,10 @@ impl Validator<'_> {
             }
             Work::Concurrent { larger: _, input, scale, spatial, output } => {
                 self.concurrent(input, [scale, spatial], output)
+            }
+            Work::Plain(work) => self.plain(work),
+            Work::PlainGlobalPool { kind: _, from, size, output } => {
+                self.plain_global_pool(from, *size, output)
             }
             Work::GlobalPool { kind: _, input, output } => {
                 let (source, target) = self.pair(input, output)?;

@@ -10,6 +10,18 @@ use super::step::{Run, image, open};
 use crate::graph::BinaryOp;
 use crate::plan::step::{Operand, Step, View};
 
+/// A function of two numbers, as the kernels name it.
+pub(super) fn binary_op(op: BinaryOp) -> elementwise::BinaryOp {
+    match op {
+        BinaryOp::Add => elementwise::BinaryOp::Add,
+        BinaryOp::Sub => elementwise::BinaryOp::Sub,
+        BinaryOp::Mul => elementwise::BinaryOp::Mul,
+        BinaryOp::Div => elementwise::BinaryOp::Div,
+        BinaryOp::Max => elementwise::BinaryOp::Max,
+        BinaryOp::Min => elementwise::BinaryOp::Min,
+    }
+}
+
 impl Run<'_, '_, '_> {
     pub(super) fn unary(&mut self, step: &Step, function: Activation, input: &View, output: &View) {
         let kernels = self.kernels;
@@ -40,14 +52,7 @@ impl Run<'_, '_, '_> {
             Operand::Same(view) | Operand::PerChannel(view) | Operand::PerPixel(view) => Some(view),
             Operand::Scalar(_) => None,
         };
-        let op = match op {
-            BinaryOp::Add => elementwise::BinaryOp::Add,
-            BinaryOp::Sub => elementwise::BinaryOp::Sub,
-            BinaryOp::Mul => elementwise::BinaryOp::Mul,
-            BinaryOp::Div => elementwise::BinaryOp::Div,
-            BinaryOp::Max => elementwise::BinaryOp::Max,
-            BinaryOp::Min => elementwise::BinaryOp::Min,
-        };
+        let op = binary_op(op);
         for index in 0..output.layout.batch {
             let ([x, y], [out]) =
                 open(self.plan, self.arena, index, [Some(a), other], [image(self.plan, output, index)]);

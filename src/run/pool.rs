@@ -31,10 +31,7 @@ impl Run<'_, '_, '_> {
     }
 
     pub(super) fn global_pool(&mut self, step: &Step, kind: PoolKind, input: &View, output: &View) {
-        let kind = match kind {
-            PoolKind::Max => pool::PoolKind::Max,
-            PoolKind::Average => pool::PoolKind::Average,
-        };
+        let kind = global_kind(kind);
         for index in 0..output.layout.batch {
             let ([x], [out]) =
                 open(self.plan, self.arena, index, [Some(input)], [image(self.plan, output, index)]);
@@ -145,6 +142,14 @@ pub(super) fn pool_geometry(
         dilation: pool.dilation,
         pad_top: pool.pads.top,
         pad_left: pool.pads.left,
+    }
+}
+
+/// What is taken of a whole plane, as the kernels name it.
+pub(super) fn global_kind(kind: PoolKind) -> pool::PoolKind {
+    match kind {
+        PoolKind::Max => pool::PoolKind::Max,
+        PoolKind::Average => pool::PoolKind::Average,
     }
 }
 

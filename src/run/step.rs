@@ -8,7 +8,7 @@ use sinew_kernels::{Block, LANES};
 use super::borrow::views;
 use super::{Input, Output};
 use crate::plan::Plan;
-use crate::plan::step::{Place, Plain, Step, View, Work};
+use crate::plan::step::{Place, Plain, PlainPlace, Step, View, Work};
 use crate::tensor::{Data, Tensor};
 
 /// A run in progress.
@@ -93,6 +93,10 @@ impl Run<'_, '_, '_> {
             Work::Concurrent { larger, input, scale, spatial, output } => {
                 self.concurrent(step, *larger, [input, scale, spatial], output);
             }
+            Work::Plain(work) => self.plain(step, work),
+            Work::PlainGlobalPool { kind, from, size, output } => {
+                self.plain_global_pool(step, *kind, *from, *size, output);
+            }
             Work::ArgMax { from, output, extents } => self.arg_max(*from, *output, *extents),
         }
     }
@@ -107,6 +111,12 @@ impl Run<'_, '_, '_> {
 
     /// What the step computed, row-major; nothing where it writes a caller's output.
     pub(super) fn result(&self, step: &Step) -> Option<Tensor> {
+        if let Work::Plain(work) = &step.work {
+            let PlainPlace::Arena(buffer) = work.to.place else { return None };
+            let blocks = &self.arena[plain_blocks(self.plan, buffer, work.to)];
+            let data = blocks.as_flattened()[..work.to.len].to_vec();
+            return Tensor::new(step.output_shape(), Data::F32(data)).ok();
+        }
         let written = step.work.written();
         let batch = written.first()?.layout.batch;
         let mut data = Vec::new();

@@ -21,6 +21,8 @@ use crate::elementwise::{self, BinaryArgs, ScaleArgs};
 use crate::epilogue::{self, Rest};
 use crate::isa::{Isa, Kernels, entry_points, kernel};
 use crate::layout::{self, PackArgs, UnpackArgs};
+use crate::plain::pool::PlainPoolArgs;
+use crate::plain::{self, PlainGlobalArgs, PlainScaleArgs};
 use crate::pool::{self, PoolArgs, PoolKind};
 use crate::probe::{self, ProbeKernel};
 use crate::simd::{Simd, simd_ops};
@@ -105,6 +107,14 @@ fn mantissa(a: __m256) -> __m256 {
 fn canonical_nan(a: __m256) -> __m256 {
     let nan = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fc0_0000));
     _mm256_blendv_ps(a, nan, _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a))
+}
+
+/// Two lanes of each quarter, then the quarters in order.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn unzip<const LANES: i32>(a: __m256, b: __m256) -> __m256 {
+    let quarters = _mm256_castps_pd(_mm256_shuffle_ps::<LANES>(a, b));
+    _mm256_castpd_ps(_mm256_permute4x64_pd::<0xd8>(quarters))
 }
 
 /// 8 x 8: pairs of rows, then of pairs, then the halves.
@@ -192,7 +202,7 @@ unsafe impl Simd for Avx2 {
         exponent(a: Pair) -> Pair = [exponent(a[0]), exponent(a[1])];
         mantissa(a: Pair) -> Pair = [mantissa(a[0]), mantissa(a[1])];
         canonical_nan(a: Pair) -> Pair = [canonical_nan(a[0]), canonical_nan(a[1])];
-        transpose(from: &[Block; 16], to: &mut [Block; 16]) = {
+        transpose(from: [&Block; 16], to: &mut [Block; 16]) = {
             for i in [0, 8] {
                 for j in [0, 8] {
                     let mut tile = [_mm256_setzero_ps(); 8];
@@ -205,6 +215,10 @@ unsafe impl Simd for Avx2 {
                 }
             }
         };
+        unzip(a: Pair, b: Pair) -> [Pair; 2] = [
+            [unzip::<0x88>(a[0], a[1]), unzip::<0x88>(b[0], b[1])],
+            [unzip::<0xdd>(a[0], a[1]), unzip::<0xdd>(b[0], b[1])],
+        ];
         prefetch(at: &Block) = _mm_prefetch::<_MM_HINT_T1>(at.as_ptr().cast());
     }
 
@@ -256,6 +270,10 @@ entry_points! {
     pool_avx2(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::pool;
     maxmin_pool_avx2(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::maxmin_pool;
     global_pool_avx2(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
+    plain_pool_avx2(args: &PlainPoolArgs<'_>, rows: Range<usize>, out: &mut [f32]) = plain::pool::pool;
+    plain_global_pool_avx2(args: &PlainGlobalArgs<'_>, out: &mut [Block]) = plain::global_pool;
+    plain_scale_avx2(args: &PlainScaleArgs<'_>, first: usize, out: &mut [f32]) =
+        |simd, args, first, out| plain::scale(simd, activate_in_place_avx2, args, first, out);
     grouped_tile_avx2[M](row: &GroupedRow<'_>, first: usize, at: usize, out: &mut [&mut [Block]]) = grouped::tile::<_, M>;
 }
 
@@ -396,5 +414,8 @@ pub(crate) fn kernels() -> Kernels {
         pool: kernel!(pool_avx2),
         maxmin_pool: kernel!(maxmin_pool_avx2),
         global_pool: kernel!(global_pool_avx2),
+        plain_pool: kernel!(plain_pool_avx2),
+        plain_global_pool: kernel!(plain_global_pool_avx2),
+        plain_scale: kernel!(plain_scale_avx2),
     }
 }

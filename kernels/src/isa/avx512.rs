@@ -114,7 +114,7 @@ unsafe impl Simd for Avx512 {
             _mm512_and_epi32(_mm512_castps_si512(a), _mm512_set1_epi32(0x007f_ffff)), _mm512_set1_epi32(0x3f80_0000)));
         canonical_nan(a: __m512) -> __m512 = _mm512_mask_mov_ps(
             a, _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a), _mm512_castsi512_ps(_mm512_set1_epi32(0x7fc0_0000)));
-        transpose(from: &[Block; 16], to: &mut [Block; 16]) = {
+        transpose(from: [&Block; 16], to: &mut [Block; 16]) = {
             let mut rows = [_mm512_setzero_ps(); 16];
             for (row, from) in rows.iter_mut().zip(from) {
                 *row = _mm512_loadu_ps(from.as_ptr());
@@ -122,6 +122,11 @@ unsafe impl Simd for Avx512 {
             for (column, to) in transpose(rows).into_iter().zip(to) {
                 _mm512_storeu_ps(to.as_mut_ptr(), column);
             }
+        };
+        unzip(a: __m512, b: __m512) -> [__m512; 2] = {
+            let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+            let odd = _mm512_or_epi32(even, _mm512_set1_epi32(1));
+            [_mm512_permutex2var_ps(a, even, b), _mm512_permutex2var_ps(a, odd, b)]
         };
         prefetch(at: &Block) = _mm_prefetch::<_MM_HINT_T1>(at.as_ptr().cast());
     }
@@ -157,10 +162,7 @@ entry_points! {
 #[target_feature(enable = "avx512f")]
 fn direct_14x2_avx512(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
     let tiles = Tiles {
-        rows: &[
-            tiles!(direct_avx512, 1: 1 2 4 7 14),
-            tiles!(direct_avx512, 2: 1 2 4 7 14),
-        ],
+        rows: &[tiles!(direct_avx512, 1: 1 2 4 7 14), tiles!(direct_avx512, 2: 1 2 4 7 14)],
         finish: epilogue_avx512,
     };
     direct::run(&tiles, args, pixels, out);
@@ -278,5 +280,8 @@ pub(crate) fn kernels() -> Kernels {
         pool: narrow.pool,
         maxmin_pool: narrow.maxmin_pool,
         global_pool: kernel!(global_pool_avx512),
+        plain_pool: narrow.plain_pool,
+        plain_global_pool: narrow.plain_global_pool,
+        plain_scale: narrow.plain_scale,
     }
 }

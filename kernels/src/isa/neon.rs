@@ -21,6 +21,8 @@ use crate::elementwise::{self, BinaryArgs, ScaleArgs};
 use crate::epilogue::{self, Rest};
 use crate::isa::{Isa, Kernels, entry_points, kernel};
 use crate::layout::{self, PackArgs, UnpackArgs};
+use crate::plain::pool::PlainPoolArgs;
+use crate::plain::{self, PlainGlobalArgs, PlainScaleArgs};
 use crate::pool::{self, PoolArgs, PoolKind};
 use crate::probe::{self, ProbeKernel};
 use crate::simd::{Simd, simd_ops};
@@ -171,7 +173,7 @@ unsafe impl Simd for Neon {
         mantissa(a: Quad) -> Quad = [mantissa(a[0]), mantissa(a[1]), mantissa(a[2]), mantissa(a[3])];
         canonical_nan(a: Quad) -> Quad =
             [canonical_nan(a[0]), canonical_nan(a[1]), canonical_nan(a[2]), canonical_nan(a[3])];
-        transpose(from: &[Block; 16], to: &mut [Block; 16]) = {
+        transpose(from: [&Block; 16], to: &mut [Block; 16]) = {
             for i in [0, 4, 8, 12] {
                 for j in [0, 4, 8, 12] {
                     let mut tile = [vdupq_n_f32(0.0); 4];
@@ -184,6 +186,10 @@ unsafe impl Simd for Neon {
                 }
             }
         };
+        unzip(a: Quad, b: Quad) -> [Quad; 2] = [
+            [vuzp1q_f32(a[0], a[1]), vuzp1q_f32(a[2], a[3]), vuzp1q_f32(b[0], b[1]), vuzp1q_f32(b[2], b[3])],
+            [vuzp2q_f32(a[0], a[1]), vuzp2q_f32(a[2], a[3]), vuzp2q_f32(b[0], b[1]), vuzp2q_f32(b[2], b[3])],
+        ];
         prefetch(at: &Block) = core::arch::asm!(
             "prfm pldl2keep, [{at}]", at = in(reg) at.as_ptr(), options(nostack, preserves_flags, readonly));
     }
@@ -220,6 +226,10 @@ entry_points! {
     pool_neon(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::pool;
     maxmin_pool_neon(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::maxmin_pool;
     global_pool_neon(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
+    plain_pool_neon(args: &PlainPoolArgs<'_>, rows: Range<usize>, out: &mut [f32]) = plain::pool::pool;
+    plain_global_pool_neon(args: &PlainGlobalArgs<'_>, out: &mut [Block]) = plain::global_pool;
+    plain_scale_neon(args: &PlainScaleArgs<'_>, first: usize, out: &mut [f32]) =
+        |simd, args, first, out| plain::scale(simd, activate_in_place_neon, args, first, out);
     grouped_tile_neon[M](row: &GroupedRow<'_>, first: usize, at: usize, out: &mut [&mut [Block]]) = grouped::tile::<_, M>;
 }
 
@@ -348,5 +358,8 @@ pub(crate) fn kernels() -> Kernels {
         pool: kernel!(pool_neon),
         maxmin_pool: kernel!(maxmin_pool_neon),
         global_pool: kernel!(global_pool_neon),
+        plain_pool: kernel!(plain_pool_neon),
+        plain_global_pool: kernel!(plain_global_pool_neon),
+        plain_scale: kernel!(plain_scale_neon),
     }
 }

@@ -79,11 +79,20 @@ fn scale_exp2(a: f32, n: i32) -> f32 {
     a * exp2_int(low) * exp2_int(n - low)
 }
 
+/// Every other lane of `a` and then `b`, from `first` on.
+#[inline(always)]
+fn unzip<const W: usize>(a: &[f32; W], b: &[f32; W], first: usize) -> [f32; W] {
+    lanes(
+        #[inline(always)]
+        |i| if 2 * i + first < W { a[2 * i + first] } else { b[2 * i + first - W] },
+    )
+}
+
 /// Not inlined: the compiler writes out all 256 moves.
 #[inline(never)]
-fn transpose(from: &[Block; 16], to: &mut [Block; 16]) {
+fn transpose(from: [&Block; 16], to: &mut [Block; 16]) {
     for (i, from) in from.iter().enumerate() {
-        for (to, &x) in to.iter_mut().zip(from) {
+        for (to, &x) in to.iter_mut().zip(from.iter()) {
             to[i] = x;
         }
     }
@@ -147,7 +156,8 @@ unsafe impl<const W: usize> Simd for Lanes<W> {
         exponent(a: [f32; W]) -> [f32; W] = lanes(#[inline(always)] |i| ((a[i].to_bits() >> 23) as i32 - 127) as f32);
         mantissa(a: [f32; W]) -> [f32; W] = lanes(#[inline(always)] |i| f32::from_bits(a[i].to_bits() & 0x007f_ffff | 0x3f80_0000));
         canonical_nan(a: [f32; W]) -> [f32; W] = lanes(#[inline(always)] |i| if a[i].is_nan() { f32::from_bits(0x7fc0_0000) } else { a[i] });
-        transpose(from: &[Block; 16], to: &mut [Block; 16]) = transpose(from, to);
+        transpose(from: [&Block; 16], to: &mut [Block; 16]) = transpose(from, to);
+        unzip(a: [f32; W], b: [f32; W]) -> [[f32; W]; 2] = [unzip(&a, &b, 0), unzip(&a, &b, 1)];
         prefetch(_at: &Block) = ();
     }
 }
@@ -195,6 +205,8 @@ macro_rules! scalar_table {
         use crate::activation::Activation;
         use crate::elementwise::{BinaryArgs, ScaleArgs, self};
         use crate::layout::{self, PackArgs, UnpackArgs};
+        use crate::plain::pool::PlainPoolArgs;
+        use crate::plain::{self, PlainGlobalArgs, PlainScaleArgs};
         use crate::conv::winograd::input::Batch;
         use crate::conv::winograd::multiply::{Column, Product, registers};
         use crate::conv::winograd::output::Output;
@@ -236,6 +248,10 @@ macro_rules! scalar_table {
                 |_, args, pixels: Range<usize>, out: &mut [&mut [Block]]| {
                     by_parts!(simd => pool::maxmin_pool(simd, args, pixels.clone(), out));
                 };
+            plain_pool_scalar(args: &PlainPoolArgs<'_>, rows: Range<usize>, out: &mut [f32]) = plain::pool::pool;
+            plain_global_pool_scalar(args: &PlainGlobalArgs<'_>, out: &mut [Block]) = plain::global_pool;
+            plain_scale_scalar(args: &PlainScaleArgs<'_>, first: usize, out: &mut [f32]) =
+                |simd, args, first, out| plain::scale(simd, activate_in_place_scalar, args, first, out);
             softmax_scalar(args: &SoftmaxArgs<'_>, pixels: Range<usize>, out: &mut [Block]) =
                 |simd, args, pixels, out| channels::softmax(simd, activate_in_place_scalar, args, pixels, out);
             lrn_scalar(args: &LrnArgs<'_>, pixels: Range<usize>, out: &mut [Block]) =
@@ -371,6 +387,9 @@ macro_rules! scalar_table {
                 pool: kernel!(pool_scalar),
                 maxmin_pool: kernel!(maxmin_pool_scalar),
                 global_pool: kernel!(global_pool_scalar),
+                plain_pool: kernel!(plain_pool_scalar),
+                plain_global_pool: kernel!(plain_global_pool_scalar),
+                plain_scale: kernel!(plain_scale_scalar),
             }
         }
     };

@@ -2,7 +2,7 @@
 
 use super::Builder;
 use crate::plan::layout::Blocked;
-use crate::plan::step::{Work, unpacked_in_runs};
+use crate::plan::step::{PlainOp, Work, unpacked_in_runs};
 use crate::run::parallel::{Along, Cut, MAX_PLANES};
 
 /// Bytes that are worth a thread: their 10 us are several times what it costs to hand work over.
@@ -21,6 +21,11 @@ impl Builder<'_> {
                 Some(along) => (Cut { parts: parts.min(from.layout.height), along }, 0),
                 None => (Cut::WHOLE, 0),
             },
+            Work::Plain(work) => match &work.op {
+                PlainOp::Pool(_) => (runs(parts, work.to.len / work.out_size[1].max(1), 1), 0),
+                _ => (runs(parts, work.to.len, sinew_kernels::LANES), 0),
+            },
+            Work::PlainGlobalPool { output, .. } => (runs(parts, output.layout.blocks(), 1), 0),
             Work::Convert { to, .. } => (runs(parts, to.len, sinew_kernels::LANES), 0),
             Work::CopyPlain { copy, .. } => {
                 (runs(parts, copy.outermost().map_or(1, |outer| copy.extents[outer]), 1), 0)

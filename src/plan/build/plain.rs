@@ -10,7 +10,7 @@ use crate::plan::step::{Operand, Place, Plain, View, Work};
 
 /// How the second operand of a binary node meets the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Meets {
+pub(super) enum Meets {
     Same,
     PerChannel,
     PerPixel,
@@ -46,6 +46,11 @@ fn meets(graph: &Graph, main: ValueId, other: ValueId) -> Option<Meets> {
 }
 
 impl<'g> Builder<'g> {
+    /// How `other` meets `main` in a binary node.
+    pub(super) fn meets(&self, main: ValueId, other: ValueId) -> Option<Meets> {
+        meets(self.graph, main, other)
+    }
+
     /// Which operand of a binary node gives the result's shape, if the other one meets it in blocks.
     pub(super) fn main_operand(&self, node: &Node) -> Option<usize> {
         let graph = self.graph;

@@ -1,7 +1,7 @@
 //! What a step's work is called, and all that it touches.
 
-use super::{Operand, Place, Plain, PlainPlace, View, Work};
-use crate::graph::{BinaryOp, PoolKind};
+use super::{Operand, Place, Plain, PlainOp, PlainPlace, View, Work};
+use crate::graph::{BinaryOp, Pool, PoolKind};
 use crate::plan::layout::Blocked;
 
 impl Work {
@@ -29,19 +29,19 @@ impl Work {
             Work::CopyPlain { .. } | Work::CopyPixels { .. } => "copy",
             Work::CopyChannels { .. } => "repack",
             Work::Conv(_) | Work::ConvMaps(_) | Work::PlainConv(_) => "conv",
-            Work::Pool { pool, .. } if pool.kind == PoolKind::Max => "max-pool",
-            Work::Pool { .. } => "average-pool",
+            Work::Pool { pool, .. } => pool_verb(pool),
             Work::PoolFragments { .. } => "pool-fragments",
-            Work::GlobalPool { kind: PoolKind::Max, .. } => "global-max",
-            Work::GlobalPool { .. } => "global-average",
+            Work::GlobalPool { kind, .. } | Work::PlainGlobalPool { kind, .. } => match kind {
+                PoolKind::Max => "global-max",
+                PoolKind::Average => "global-average",
+            },
             Work::Unary { .. } => "activation",
-            Work::Binary { op, .. } => match op {
-                BinaryOp::Add => "add",
-                BinaryOp::Sub => "subtract",
-                BinaryOp::Mul => "multiply",
-                BinaryOp::Div => "divide",
-                BinaryOp::Max => "maximum",
-                BinaryOp::Min => "minimum",
+            Work::Binary { op, .. } => binary_verb(*op),
+            Work::Plain(work) => match &work.op {
+                PlainOp::Pool(pool) => pool_verb(pool),
+                PlainOp::Unary(_) => "activation",
+                PlainOp::Binary { op, .. } => binary_verb(*op),
+                PlainOp::Scale { .. } => "scale",
             },
             Work::Affine { .. } => "affine",
             Work::Gate(_) => "gate",
@@ -61,6 +61,8 @@ impl Work {
         match self {
             Work::Convert { .. } | Work::CopyPlain { .. } | Work::ArgMax { .. } => vec![],
             Work::Pack { to, .. } => vec![to],
+            Work::Plain(work) => work.per_channel().into_iter().flatten().collect(),
+            Work::PlainGlobalPool { output, .. } => vec![output],
             Work::Unpack { from, .. } => vec![from],
             Work::CopyPixels { from, to, .. } | Work::CopyChannels { from, to, .. } => vec![from, to],
             Work::Conv(conv) => {
@@ -102,9 +104,11 @@ impl Work {
     /// The places in blocks that the step writes, in the order in which they lie.
     pub(crate) fn written(&self) -> Vec<&View> {
         let halves = match self {
-            Work::Convert { .. } | Work::CopyPlain { .. } | Work::ArgMax { .. } | Work::Unpack { .. } => {
-                return vec![];
-            }
+            Work::Convert { .. }
+            | Work::CopyPlain { .. }
+            | Work::ArgMax { .. }
+            | Work::Unpack { .. }
+            | Work::Plain(_) => return vec![],
             Work::PoolFragments { parts, .. } => return parts.iter().collect(),
             Work::ConvMaps(maps) => return maps.iter().map(|conv| &conv.output).collect(),
             Work::MaxMin { positive, negative, .. } | Work::MaxMinPool { positive, negative, .. } => {
@@ -129,7 +133,10 @@ impl Work {
             Work::Unpack { to, .. } => vec![*to],
             Work::CopyPlain { from, to, .. } => vec![*from, *to],
             Work::PlainConv(conv) => vec![conv.input],
-            Work::ArgMax { from, .. } => vec![*from],
+            Work::ArgMax { from, .. } | Work::PlainGlobalPool { from, .. } => vec![*from],
+            Work::Plain(work) => {
+                [Some(work.from), work.other(), Some(work.to)].into_iter().flatten().collect()
+            }
             _ => vec![],
         }
     }
@@ -158,8 +165,26 @@ impl Work {
     /// The layout of what the step writes, where that is in blocks.
     pub(crate) fn output_layout(&self) -> Option<&Blocked> {
         match self {
-            Work::Unpack { .. } => None,
+            Work::Unpack { .. } | Work::Plain(_) => None,
             _ => self.views().last().map(|view| &view.layout),
         }
+    }
+}
+
+fn pool_verb(pool: &Pool) -> &'static str {
+    match pool.kind {
+        PoolKind::Max => "max-pool",
+        PoolKind::Average => "average-pool",
+    }
+}
+
+fn binary_verb(op: BinaryOp) -> &'static str {
+    match op {
+        BinaryOp::Add => "add",
+        BinaryOp::Sub => "subtract",
+        BinaryOp::Mul => "multiply",
+        BinaryOp::Div => "divide",
+        BinaryOp::Max => "maximum",
+        BinaryOp::Min => "minimum",
     }
 }

@@ -33,6 +33,11 @@ impl Extent {
         Extent { blocks: (self.batch - 1) * self.stride + self.blocks, stride: 0, batch: 1, ..self }
     }
 
+    /// The same blocks for each of so many images.
+    pub(super) fn of_all(self, batch: usize) -> Self {
+        Extent { stride: 0, batch, ..self }
+    }
+
     /// Images.
     pub(super) fn batch(&self) -> usize {
         self.batch

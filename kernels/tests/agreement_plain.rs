@@ -1,0 +1,200 @@
+//! Kernels on row-major maps: every table against the scalar one's kernels on blocks, bit for bit.
+
+#[path = "support/blocks.rs"]
+mod support;
+
+use proptest::prelude::*;
+use sinew_kernels::activation::Activation;
+use sinew_kernels::conv::ConvGeometry;
+use sinew_kernels::elementwise::{Addend, ScaleArgs};
+use sinew_kernels::isa::Kernels;
+use sinew_kernels::plain::pool::{PlainPoolArgs, supports};
+use sinew_kernels::plain::{PlainAddend, PlainGlobalArgs, PlainScaleArgs};
+use sinew_kernels::pool::{PoolArgs, PoolKind};
+use sinew_kernels::{Block, LANES};
+use support::{Numbers, UNWRITTEN, config, tables};
+
+/// The scalar table: the last one.
+fn scalar() -> &'static Kernels {
+    tables().last().expect("scalar is always there")
+}
+
+/// Row-major planes as blocks, dead lanes zero.
+fn blocks(plain: &[f32], plane: usize) -> Vec<Block> {
+    let channels = plain.len() / plane;
+    let at = |block: usize, pixel: usize, lane: usize| {
+        let channel = block * LANES + lane;
+        if channel < channels { plain[channel * plane + pixel] } else { 0.0 }
+    };
+    (0..channels.div_ceil(LANES))
+        .flat_map(|block| (0..plane).map(move |pixel| (block, pixel)))
+        .map(|(block, pixel)| std::array::from_fn(|lane| at(block, pixel, lane)))
+        .collect()
+}
+
+/// Blocks as row-major planes, with one NaN.
+fn plain_bits(blocks: &[Block], channels: usize) -> Vec<u32> {
+    let plane = blocks.len() / channels.div_ceil(LANES);
+    let at = |channel: usize, pixel: usize| blocks[channel / LANES * plane + pixel][channel % LANES];
+    (0..channels)
+        .flat_map(|channel| (0..plane).map(move |pixel| at(channel, pixel)))
+        .map(|x| if x.is_nan() { 0x7fc0_0000 } else { x.to_bits() })
+        .collect()
+}
+
+fn bits(data: &[f32]) -> Vec<u32> {
+    data.iter().map(|x| x.to_bits()).collect()
+}
+
+/// Calls a kernel on the elements of a range, between guards.
+fn guarded(name: &str, len: usize, run: impl FnOnce(&mut [f32])) -> Vec<f32> {
+    const GUARD: usize = 32;
+    let mut data = vec![UNWRITTEN; len + 2 * GUARD];
+    run(&mut data[GUARD..GUARD + len]);
+    let intact = |guard: &[f32]| guard.iter().all(|x| x.to_bits() == UNWRITTEN.to_bits());
+    assert!(intact(&data[..GUARD]) && intact(&data[GUARD + len..]), "{name} wrote beside its output");
+    data[GUARD..GUARD + len].to_vec()
+}
+
+/// Sizes with no empty window that the row-major pools take.
+fn geometry() -> impl Strategy<Value = ConvGeometry> {
+    let common = prop_oneof![
+        Just(([2, 2], [2, 2], [1, 1])),
+        Just(([2, 2], [1, 1], [1, 1])),
+        Just(([3, 3], [1, 1], [1, 1])),
+        Just(([3, 3], [2, 2], [1, 1])),
+        (
+            (1..8usize, 1..8usize).prop_map(|(h, w)| [h, w]),
+            (1..5usize, 1..3usize).prop_map(|(h, w)| [h, w]),
+            (1..4usize, 1..4usize).prop_map(|(h, w)| [h, w]),
+        ),
+    ];
+    let width = prop_oneof![3 => 1..20usize, 2 => 20..60usize, 1 => 120..300usize];
+    (common, 1..12usize, width, 0..4usize, 0..4usize, 0..4usize, 0..4usize)
+        .prop_map(|((kernel, stride, dilation), in_height, in_width, top, left, bottom, right)| {
+            let out = |extent: usize, axis: usize, before: usize, after: usize| {
+                let reach = (kernel[axis] - 1) * dilation[axis] + 1;
+                (extent + before + after).saturating_sub(reach) / stride[axis] + 1
+            };
+            ConvGeometry {
+                in_height,
+                in_width,
+                out_height: out(in_height, 0, top, bottom),
+                out_width: out(in_width, 1, left, right),
+                kernel,
+                stride,
+                dilation,
+                pad_top: top,
+                pad_left: left,
+            }
+        })
+        .prop_filter("a window is empty", |g| {
+            let holds = |at: usize, axis: usize, extent: usize, pad: usize| {
+                (0..g.kernel[axis])
+                    .any(|k| (at * g.stride[axis] + k * g.dilation[axis]).wrapping_sub(pad) < extent)
+            };
+            (0..g.out_height).all(|y| holds(y, 0, g.in_height, g.pad_top))
+                && (0..g.out_width).all(|x| holds(x, 1, g.in_width, g.pad_left))
+        })
+}
+
+fn activation(kind: usize) -> Activation {
+    [
+        Activation::Identity,
+        Activation::Relu,
+        Activation::Clip { low: -0.5, high: 0.75 },
+        Activation::Sigmoid,
+        Activation::HardSwish,
+    ][kind]
+}
+
+proptest! {
+    #![proptest_config(config(256))]
+
+    #[test]
+    fn a_plain_pool_is_the_pool_on_blocks(
+        g in geometry(), kind in 0..3usize, pads in (0..3usize, 0..3usize), channels in 1..20usize,
+        cut in (0.0..1.0f64, 0.0..1.0f64), seed: u64, special: bool,
+    ) {
+        prop_assert!(supports(g.kernel, g.stride, g.dilation));
+        let kind = match kind {
+            0 => PoolKind::Max,
+            1 => PoolKind::Average,
+            _ => PoolKind::AverageWithBorder { pad_bottom: pads.0, pad_right: pads.1 },
+        };
+        let input = Numbers::new(seed).plain(channels * g.in_pixels(), special);
+        let packed = blocks(&input, g.in_pixels());
+        let mut want = vec![[0f32; LANES]; channels.div_ceil(LANES) * g.out_pixels()];
+        let mut planes: Vec<&mut [Block]> = want.chunks_mut(g.out_pixels()).collect();
+        (scalar().pool.run)(&PoolArgs { geometry: g, kind, input: &packed }, 0..g.out_pixels(), &mut planes);
+        let want = plain_bits(&want, channels);
+        let all = channels * g.out_height;
+        let ends = [cut.0, cut.1].map(|cut| (cut * (all + 1) as f64) as usize);
+        let rows = ends[0].min(ends[1])..ends[0].max(ends[1]);
+        for table in tables() {
+            let name = table.plain_pool.name;
+            let args = PlainPoolArgs { geometry: g, kind, input: &input };
+            for rows in [0..all, rows.clone()] {
+                let got = guarded(name, rows.len() * g.out_width, |out| {
+                    (table.plain_pool.run)(&args, rows.clone(), out);
+                });
+                prop_assert_eq!(bits(&got), &want[rows.start * g.out_width..rows.end * g.out_width], "{}", name);
+            }
+        }
+    }
+
+    #[test]
+    fn a_plain_global_pool_is_the_one_on_blocks(
+        channels in 1..40usize, height in 1..20usize,
+        width in prop_oneof![3 => 1..20usize, 1 => 100..300usize], max: bool, seed: u64, special: bool,
+    ) {
+        let kind = if max { PoolKind::Max } else { PoolKind::Average };
+        let plane = height * width;
+        let input = Numbers::new(seed).plain(channels * plane, special);
+        let mut want = vec![[0f32; LANES]; channels.div_ceil(LANES)];
+        (scalar().global_pool.run)(kind, width, &blocks(&input, plane), &mut want);
+        for table in tables() {
+            let mut got = vec![[UNWRITTEN; LANES]; want.len()];
+            let args = PlainGlobalArgs { kind, input: &input, plane, width };
+            (table.plain_global_pool.run)(&args, &mut got);
+            let (got, want) = (plain_bits(&got, channels), plain_bits(&want, channels));
+            prop_assert_eq!(got, want, "{}", table.plain_global_pool.name);
+        }
+    }
+
+    #[test]
+    fn a_plain_scale_is_the_scale_on_blocks(
+        channels in 1..20usize, plane in prop_oneof![4 => 1..70usize, 1 => 1000..1200usize], addend in 0..3usize,
+        after in 0..5usize, cut in (0.0..1.0f64, 0.0..1.0f64), seed: u64, special: bool,
+    ) {
+        let after = activation(after);
+        let mut numbers = Numbers::new(seed);
+        let [input, map] = [(); 2].map(|()| numbers.plain(channels * plane, special));
+        let [scale, shift] = [(); 2].map(|()| numbers.plain(channels, special));
+        let (packed, packed_map) = (blocks(&input, plane), blocks(&map, plane));
+        let (scales, shifts) = (blocks(&scale, 1), blocks(&shift, 1));
+        let mut want = vec![[0f32; LANES]; packed.len()];
+        let mut planes: Vec<&mut [Block]> = want.chunks_mut(plane).collect();
+        let args = ScaleArgs {
+            input: Some(&packed),
+            scale: &scales,
+            addend: [Addend::Nothing, Addend::Channel(&shifts), Addend::Map(&packed_map)][addend],
+            plane,
+            after,
+        };
+        (scalar().scale.run)(&args, 0..plane, &mut planes);
+        let want = plain_bits(&want, channels);
+        let all = channels * plane;
+        let ends = [cut.0, cut.1].map(|cut| (cut * (all + 1) as f64) as usize);
+        let range = ends[0].min(ends[1])..ends[0].max(ends[1]);
+        for table in tables() {
+            let name = table.plain_scale.name;
+            let addend = [PlainAddend::Nothing, PlainAddend::Channel(&shift), PlainAddend::Map(&map)][addend];
+            let args = PlainScaleArgs { input: &input, scale: &scale, addend, plane, after };
+            for range in [0..all, range.clone()] {
+                let got = guarded(name, range.len(), |out| (table.plain_scale.run)(&args, range.start, out));
+                prop_assert_eq!(bits(&got), &want[range], "{}", name);
+            }
+        }
+    }
+}
