@@ -360,10 +360,7 @@ fn grouped_6x1_avx2(
     scratch: &mut [Block],
 ) {
     let parts = Parts {
-        direct: &[
-            grouped_direct!(grouped_direct_avx2, 4: 1 2 4 6),
-            grouped_direct!(grouped_direct_avx2, 8: 1 2 4 6),
-        ],
+        direct: &[grouped_direct!(grouped_direct_avx2, 4: 1 6), grouped_direct!(grouped_direct_avx2, 8: 1 6)],
         tiles: grouped_tiles!(grouped_tile_avx2: 1 3 4 6),
         spread: spread_avx2,
         finish: epilogue_avx2,
