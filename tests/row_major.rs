@@ -141,8 +141,8 @@ fn node(graph: &mut Graph, choices: &mut impl Choices, values: &[ValueId]) -> Op
             let after = activation(choices);
             scaled(graph, x, residual, after)
         }
-        // With fewer channels it would read the plain image, which sums up in another order.
-        8 if shape[1] > 4 => convolution(graph, choices, x),
+        // An input of fewer channels it would read as a plain image, which sums up in another order.
+        8 if shape[1] > 4 || !graph.inputs.contains(&x) => convolution(graph, choices, x),
         _ => {
             let op =
                 [BinaryOp::Add, BinaryOp::Sub, BinaryOp::Mul, BinaryOp::Max, BinaryOp::Min][choices.pick(5)];

@@ -178,7 +178,9 @@ impl<'g> Builder<'g> {
             groups_are_blocks: group_channels.iter().all(|channels| channels % LANES == 0)
                 && parts_are_blocks,
             maps: self.fragments_of(node),
+            // A sum from a plain image has another order: whether a step before runs on a row-major map must not change it.
             plain_input: layer.scale.is_none()
+                && !self.row_major.contains(&node.inputs[0])
                 && self.blocked[x.0].is_none()
                 && self.graph.shape(x).len() == 4
                 && self.strided_source(x).is_some(),

@@ -126,7 +126,7 @@ impl<'g> Builder<'g> {
     /// Whether a node that does not run so reads an input in row-major order all the same.
     fn takes_plain(&self, node: &Node, input: usize) -> bool {
         let moves = matches!(node.op, Op::Reshape { .. } | Op::Pad { .. } | Op::ArgMax { .. });
-        moves || input == 0 && self.reads_plain_image(node)
+        moves || input == 0 && self.reads_plain_image(node) && !self.producers.contains_key(&node.inputs[0])
     }
 
     /// The step of a node that runs on row-major maps.
