@@ -353,46 +353,33 @@ pub(crate) fn row<S: Simd, const M: usize, const N: usize, const G: usize>(
             for places in places.chunks_exact(M + 1) {
                 let mut tap = taps;
                 unroll!(j < N <= 4, { (tap[j], taps[j]) = taps[j].split_at(lanes) });
+                macro_rules! meet {
+                    ($pixel:expr) => {
+                        sums = accumulate::<S, M, N, G>(
+                            simd,
+                            sums,
+                            tap,
+                            #[inline(always)]
+                            $pixel,
+                        )
+                    };
+                }
                 if (M > ADDRESSES || G < LANES) && !S::PLAIN && places[0] == 1 {
                     let x = &plane[places[1] as usize..][..M];
-                    sums = accumulate::<S, M, N, G>(
-                        simd,
-                        sums,
-                        tap,
-                        #[inline(always)]
-                        |i| &x[i],
-                    );
+                    meet!(|i| &x[i]);
                 } else if M > ADDRESSES && !S::PLAIN && places[0] == 2 {
                     let x = &plane[places[1] as usize..][..M * 2 - 1];
-                    sums = accumulate::<S, M, N, G>(
-                        simd,
-                        sums,
-                        tap,
-                        #[inline(always)]
-                        |i| &x[i * 2],
-                    );
+                    meet!(|i| &x[i * 2]);
                 } else if M <= ADDRESSES {
                     let mut x = [&ZEROS; M];
                     unroll!(i < M <= 16, { x[i] = plane.get(places[i + 1] as usize).unwrap_or(&ZEROS) });
-                    sums = accumulate::<S, M, N, G>(
-                        simd,
-                        sums,
-                        tap,
-                        #[inline(always)]
-                        |i| x[i],
-                    );
+                    meet!(|i| x[i]);
                 } else {
                     let mut x = [[0.0; LANES]; M];
                     for (pixel, place) in x.iter_mut().zip(&places[1..]) {
                         *pixel = *plane.get(*place as usize).unwrap_or(&ZEROS);
                     }
-                    sums = accumulate::<S, M, N, G>(
-                        simd,
-                        sums,
-                        tap,
-                        #[inline(always)]
-                        |i| &x[i],
-                    );
+                    meet!(|i| &x[i]);
                 }
             }
         }
