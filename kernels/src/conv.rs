@@ -73,15 +73,8 @@ impl ConvGeometry {
     }
 }
 
-/// A convolution of one instruction set.
-#[derive(Clone, Copy, Debug)]
-pub struct ConvKernel {
-    /// The name of its tiles, as in profiles and benches.
-    pub name: &'static str,
-    /// Computes the output pixels of the range, for all output blocks in `out`.
-    pub run: ConvFn,
-}
-
+/// Computes the output pixels of the range, for all output blocks in `out`.
+///
 /// `out` has one slice per output block, each the pixels of the range; with MaxMin, then the same again.
 pub type ConvFn = fn(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]);
 

@@ -227,20 +227,9 @@ impl<'a> Epilogue<'a> {
         (at, len): (usize, usize),
         out: &mut [&mut [Block]],
     ) {
-        if self.has_rest() {
-            self.finish_all(finish, blocks, (plane, pixel), (at, len), out);
+        if !self.has_rest() {
+            return;
         }
-    }
-
-    /// As [`Self::finish`], where no tile has applied a tail: bias and sum are all that there is.
-    pub(crate) fn finish_all(
-        &self,
-        finish: Finish,
-        blocks: Range<usize>,
-        (plane, pixel): (usize, usize),
-        (at, len): (usize, usize),
-        out: &mut [&mut [Block]],
-    ) {
         let (out, negative) = out.split_at_mut(self.blocks(out.len()));
         for block in blocks {
             let negative = negative.get_mut(block).map(|slice| &mut slice[at..at + len]);

@@ -19,13 +19,13 @@ use core::fmt;
 use core::str::FromStr;
 
 use crate::channels::{LrnFn, SoftmaxFn};
-use crate::conv::ConvKernel;
+use crate::conv::ConvFn;
 use crate::conv::grouped::GroupedFn;
-use crate::conv::plain_image::PlainConvKernel;
+use crate::conv::im2col::Im2colFn;
+use crate::conv::plain_image::PlainConvFn;
 use crate::conv::winograd::Winograd;
 use crate::depthwise::DepthwiseFn;
 use crate::elementwise::{ActivateFn, ActivateInPlaceFn, BinaryFn, MaxMinFn, ScaleFn};
-use crate::epilogue::Finish;
 use crate::layout::{PackFn, UnpackFn};
 use crate::plain::pool::PlainPoolFn;
 use crate::plain::{PlainGlobalFn, PlainScaleFn};
@@ -103,9 +103,11 @@ pub struct Kernels {
     /// The instruction set.
     pub isa: Isa,
     /// Convolution from blocked input.
-    pub direct: ConvKernel,
+    pub direct: Kernel<ConvFn>,
+    /// The same over gathered windows.
+    pub im2col: Kernel<Im2colFn>,
     /// Convolution from a plain image.
-    pub plain_image: PlainConvKernel,
+    pub plain_image: Kernel<PlainConvFn>,
     /// Convolution with groups that are no whole blocks.
     pub grouped: Kernel<GroupedFn>,
     /// Convolution of each channel by itself.
@@ -120,8 +122,6 @@ pub struct Kernels {
     pub scale: Kernel<ScaleFn>,
     /// `relu(x)` and `relu(-x)` in one pass.
     pub maxmin: Kernel<MaxMinFn>,
-    /// What an epilogue leaves after the tiles.
-    pub(crate) finish: Finish,
     /// Plain to blocks.
     pub pack: Kernel<PackFn>,
     /// Blocks to plain.

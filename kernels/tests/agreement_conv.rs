@@ -373,11 +373,12 @@ fn check_gathered(case: &Case, cuts: &[Index]) {
         epilogue: after.epilogue(case),
     };
     check(case, &plain, (cuts, 1), |table| {
-        let scratch = 5 * im2col::column_blocks(&args.geometry, args.lanes);
+        let kernel = table.im2col;
+        let scratch = 5 * im2col::least_scratch(&args.geometry, case.channels);
         let run = move |pixels, out: &mut [&mut [Block]]| {
-            im2col::run(table, &args, pixels, out, &mut vec![[f32::NAN; LANES]; scratch]);
+            (kernel.run)(&args, pixels, out, &mut vec![[f32::NAN; LANES]; scratch]);
         };
-        ("im2col", Box::new(run))
+        (kernel.name, Box::new(run))
     });
 }
 

@@ -19,8 +19,9 @@ struct Tile {
     limit: f64,
 }
 
-const X86: [Tile; 8] = [
+const X86: [Tile; 9] = [
     Tile { name: "direct_avx2", widest: 6 * 2, limit: 2.5 },
+    Tile { name: "pointwise_avx2", widest: 6 * 2, limit: 2.1 },
     Tile { name: "direct_avx512", widest: 14 * 2, limit: 2.5 },
     Tile { name: "winograd_column_avx2", widest: 6 * 2, limit: 2.5 },
     Tile { name: "winograd_column_avx512", widest: 14 * 2, limit: 2.5 },
@@ -31,8 +32,9 @@ const X86: [Tile; 8] = [
     Tile { name: "plain_image_avx512", widest: 14 * 2, limit: 2.5 },
 ];
 
-const AARCH64: [Tile; 4] = [
+const AARCH64: [Tile; 5] = [
     Tile { name: "direct_neon", widest: 6 * 4, limit: 2.5 },
+    Tile { name: "pointwise_neon", widest: 6 * 4, limit: 2.1 },
     Tile { name: "winograd_column_neon", widest: 6 * 4, limit: 2.5 },
     Tile { name: "grouped_tile_neon", widest: 5 * 4, limit: 2.5 },
     Tile { name: "plain_image_neon", widest: 6 * 4, limit: 2.5 },

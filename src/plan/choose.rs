@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 use sinew_kernels::conv::winograd::{WeightForm, WinogradTile};
-use sinew_kernels::conv::{ConvGeometry, direct, im2col, plain_image};
+use sinew_kernels::conv::{ConvGeometry, direct, plain_image};
 
 use super::{PlanOptions, Winograd};
 
@@ -113,22 +113,18 @@ impl Family {
     }
 }
 
-/// Whether some algorithm serves the window, over so many channels of a group.
-pub fn serves_window(geometry: &ConvGeometry, channels: usize) -> bool {
-    direct::supports(geometry) || (geometry.taps() * channels).div_ceil(16) <= im2col::MAX_COLUMN
-}
-
 /// An entry of the list: the reason for taking it, or for passing on.
 type Rule = fn(&ConvShape, &PlanOptions) -> Result<(Algorithm, String), String>;
 
 /// Best first.
-const RULES: [(&str, Rule); 8] = [
+const RULES: [(&str, Rule); 9] = [
     ("depthwise", depthwise),
     ("dense", dense),
     ("plain-image", from_plain_image),
     ("winograd", winograd),
     ("pointwise", pointwise),
     ("grouped", grouped),
+    ("im2col", strided_pixels),
     ("direct", from_blocks),
     ("im2col", gathered),
 ];
@@ -153,7 +149,7 @@ pub fn choose(shape: &ConvShape, options: &PlanOptions) -> Choice {
             Err(reason) => passed.push(format!("not {name}: {reason}")),
         }
     }
-    unreachable!("windows that nothing serves are refused before")
+    unreachable!("windows are gathered where nothing else serves")
 }
 
 /// The wanted algorithm, if it serves the shape.
@@ -299,6 +295,22 @@ fn grouped(shape: &ConvShape, _: &PlanOptions) -> Result<(Algorithm, String), St
     Ok((Algorithm::Grouped, format!("{channels} channels a group: no zeros are multiplied")))
 }
 
+/// Output channels that pay for gathering pixels: so many blocks read the copy.
+const MANY_OUTPUTS: usize = 64;
+
+/// 1x1 with a stride: the pixels that are read, side by side, make it a pointwise layer.
+fn strided_pixels(shape: &ConvShape, options: &PlanOptions) -> Result<(Algorithm, String), String> {
+    let g = &shape.geometry;
+    if g.kernel != [1, 1] || g.stride == [1, 1] {
+        return Err("not 1x1 with a stride".into());
+    }
+    if shape.out_channels / shape.groups < MANY_OUTPUTS {
+        return Err("too few outputs read a gathered pixel".into());
+    }
+    gathered(shape, options)
+        .map(|(algorithm, _)| (algorithm, "the pixels between are left out once for all outputs".into()))
+}
+
 fn from_blocks(shape: &ConvShape, _: &PlanOptions) -> Result<(Algorithm, String), String> {
     if shape.groups > 1 && !shape.groups_are_blocks {
         return Err("groups are no whole blocks".into());
@@ -312,10 +324,6 @@ fn from_blocks(shape: &ConvShape, _: &PlanOptions) -> Result<(Algorithm, String)
 fn gathered(shape: &ConvShape, _: &PlanOptions) -> Result<(Algorithm, String), String> {
     if shape.groups > 1 && !shape.groups_are_blocks {
         return Err("groups are no whole blocks".into());
-    }
-    let taps = shape.geometry.taps();
-    if (shape.in_channels / shape.groups * taps).div_ceil(16) > im2col::MAX_COLUMN {
-        return Err("the window is too large to gather".into());
     }
     Ok((Algorithm::Im2col, "gathered windows".into()))
 }

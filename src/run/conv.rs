@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use sinew_kernels::conv::plain_image::PlainConvArgs;
-use sinew_kernels::conv::{ConvArgs, grouped, im2col};
+use sinew_kernels::conv::{ConvArgs, grouped};
 use sinew_kernels::depthwise::DepthwiseArgs;
 use sinew_kernels::epilogue::Epilogue;
 use sinew_kernels::{Block, LANES};
@@ -57,7 +57,7 @@ impl Run<'_, '_, '_> {
                     match winograd {
                         Some((kernel, form)) => kernel.run(form, &args, part.pixels, out, scratch),
                         None if conv.algorithm == Algorithm::Im2col => {
-                            im2col::run(kernels, &args, part.pixels, out, scratch);
+                            (kernels.im2col.run)(&args, part.pixels, out, scratch);
                         }
                         None => (kernels.direct.run)(&args, part.pixels, out),
                     }

@@ -18,9 +18,9 @@
 
 use core::ops::Range;
 
-use super::direct::{self, Places, RowFn};
+use super::ConvGeometry;
+use super::direct::{self, Chunk, Places, RowFn};
 use super::tiling::Rows;
-use super::{ConvArgs, ConvGeometry};
 use crate::cover::{Sizes, cover};
 use crate::epilogue::{Epilogue, Finish, Tail};
 use crate::simd::{Simd, unroll};
@@ -254,24 +254,29 @@ fn run_direct(
     let g = &args.geometry;
     let [channels, _] = args.channels;
     let (blocks, plane, in_plane) = (args.epilogue.blocks(out.len()), g.out_pixels(), g.in_pixels());
+    let weights_stride = g.taps() * channels;
     let mut places = Places::new();
     let mut start = pixels.start;
     while start < pixels.end {
         let end = places.find(g, tiles, start..pixels.end);
         for block in 0..blocks {
-            let own = ConvArgs {
-                geometry: *g,
+            let chunk = Chunk {
                 lanes: &[channels as u8],
                 input: &args.input[(args.first_block + block) * in_plane..][..in_plane],
-                weights: &args.weights[block * g.taps() * channels..],
-                epilogue: args.epilogue.starting_at(block, plane),
+                in_plane,
+                taps: g.taps(),
+                weights: &args.weights[block * weights_stride..],
+                weights_stride,
+                first: true,
+                last: true,
             };
             direct::run_group(
+                tiles,
                 &places,
-                &own,
-                0..1,
-                0..1,
-                (start - pixels.start, &[]),
+                &chunk,
+                &[],
+                &args.epilogue.starting_at(block, plane),
+                (plane, start, start - pixels.start),
                 &mut out[block..block + 1],
             );
         }

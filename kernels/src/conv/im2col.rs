@@ -1,121 +1,155 @@
-//! Convolution by gathering: the windows of a strip of output pixels become columns of a matrix, in the same blocks of
-//! 16 as any map, and the pointwise tile of direct convolution multiplies it with the weights.
+//! Convolution by gathering: the windows of a batch of output pixels become columns of a matrix, in the same blocks of
+//! 16 as any map, and the pointwise tiles of direct convolution multiply it with the weights.
 //!
 //! ```text
-//! scratch   [k / 16][strip pixel][k % 16]     k: input block, tap row, tap column, live lane
+//! scratch   [k / 16][pixel of the batch][k % 16]     k: input block, tap row, tap column, live lane
 //! ```
 //!
-//! Weights and the order of a sum are those of [direct](super::ConvArgs) convolution; every tap outside the image counts
-//! as a product with zero. Serves every shape. There is no arithmetic here: it calls the table.
+//! Only the rows of one chunk of the reduction are there at a time. Weights and the order of a sum are those of
+//! [direct](super::direct) convolution; every tap outside the image counts as a product with zero. Serves every shape.
 
 use core::ops::Range;
 
+use super::direct::{BATCH_BYTES, CHUNK_BLOCKS, Chunk, Places, Tiles, run_groups};
 use super::{ConvArgs, ConvGeometry};
-use crate::activation::Activation;
-use crate::epilogue::Epilogue;
-use crate::isa::Kernels;
 use crate::{Block, LANES};
 
-/// Output blocks that share a pass over the strip.
-const GROUP: usize = 4;
+/// Computes the output pixels of the range, for all output blocks in `out`; `scratch` holds [`least_scratch`] or more.
+pub type Im2colFn =
+    fn(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]], scratch: &mut [Block]);
 
-/// Blocks of one gathered pixel; at most [`MAX_COLUMN`] can be served.
-pub fn column_blocks(geometry: &ConvGeometry, lanes: &[u8]) -> usize {
-    (geometry.taps() * lanes.iter().copied().map(usize::from).sum::<usize>()).div_ceil(LANES)
+/// The fewest blocks of scratch: one gathered pixel.
+pub fn least_scratch(geometry: &ConvGeometry, channels: usize) -> usize {
+    chunks(geometry.taps() * channels).1
 }
 
-/// Scratch for strips of as many pixels as `bytes` hold, at least 14: the widest tile.
-pub fn scratch_blocks(geometry: &ConvGeometry, lanes: &[u8], bytes: usize) -> usize {
-    let column = column_blocks(geometry, lanes);
-    let pixels = (bytes / size_of::<Block>() / column.max(1)).clamp(14, geometry.out_pixels().max(14));
-    column * pixels
+/// Blocks of scratch with which the gathered pixels stay in the second-level cache.
+pub fn scratch_blocks(geometry: &ConvGeometry, channels: usize) -> usize {
+    let one = least_scratch(geometry, channels);
+    let pixels = (BATCH_BYTES / size_of::<Block>() / one).min(geometry.out_pixels());
+    one * pixels.max(1)
 }
 
-/// Computes `pixels` of the output blocks in `out`; `scratch` holds one column at least.
+/// Chunks of a reduction over `k` numbers, and the blocks of the largest.
+fn chunks(k: usize) -> (usize, usize) {
+    let columns = k.div_ceil(LANES).max(1);
+    let chunks = columns.div_ceil(CHUNK_BLOCKS);
+    (chunks, columns.div_ceil(chunks))
+}
+
+/// What [`Im2colFn`] computes.
 ///
 /// # Panics
-/// Where an operand does not fit the geometry.
-pub fn run(
-    kernels: &Kernels,
+/// Where an operand does not fit the geometry, or the scratch is too small.
+pub(crate) fn run(
+    tiles: &Tiles<'_>,
     args: &ConvArgs<'_>,
     pixels: Range<usize>,
     out: &mut [&mut [Block]],
     scratch: &mut [Block],
 ) {
     let blocks = args.check(&pixels, out);
-    let column = column_blocks(&args.geometry, args.lanes);
-    let strip = scratch.len() / column.max(1);
-    assert!(strip > 0, "the scratch holds one gathered pixel");
+    let k = args.weights_per_block();
+    let (chunks, chunk_blocks) = chunks(k);
+    let batch = scratch.len() / chunk_blocks;
+    assert!(batch > 0, "the scratch holds one gathered pixel");
+    let (plane, rows) = (args.geometry.out_pixels(), tiles.pointwise);
+    let mut places = Places::new();
     let mut start = pixels.start;
-    while start < pixels.end {
-        let end = pixels.end.min(start + strip);
-        let columns = &mut scratch[..column * (end - start)];
-        gather(args, start..end, columns);
-        multiply(kernels, args, columns, start - pixels.start, &mut out[..blocks]);
-        start = end;
+    while start < pixels.end && blocks > 0 {
+        let width = batch.min(pixels.end - start);
+        let strip = ConvGeometry { in_width: width, out_width: width, ..ConvGeometry::ONE_PIXEL };
+        let count = places.find(&strip, rows[0], 0..width);
+        let at = start - pixels.start;
+        for index in 0..chunks {
+            let blocks = k.div_ceil(LANES) * index / chunks..k.div_ceil(LANES) * (index + 1) / chunks;
+            let part = blocks.start * LANES..k.min(blocks.end * LANES);
+            gather(args, start..start + count, part.clone(), scratch);
+            let mut lanes = [LANES as u8; CHUNK_BLOCKS];
+            if let Some(last) = blocks.len().checked_sub(1) {
+                lanes[last] = (part.len() - last * LANES) as u8;
+            }
+            let chunk = Chunk {
+                lanes: &lanes[..blocks.len()],
+                input: scratch,
+                in_plane: count,
+                taps: 1,
+                weights: &args.weights[part.start..],
+                weights_stride: k,
+                first: index == 0,
+                last: index + 1 == chunks,
+            };
+            run_groups(
+                rows,
+                &places,
+                &chunk,
+                args.weights.get(part.end..),
+                &args.epilogue,
+                (plane, start, at),
+                out,
+            );
+        }
+        args.epilogue.finish(tiles.finish, 0..blocks, (plane, start), (at, count), out);
+        start += count;
     }
-    let (plane, part) = (args.geometry.out_pixels(), (0, pixels.len()));
-    args.epilogue.finish_all(kernels.finish, 0..blocks, (plane, pixels.start), part, out);
 }
 
-/// Writes the windows of `pixels`.
-fn gather(args: &ConvArgs<'_>, pixels: Range<usize>, columns: &mut [Block]) {
+/// Writes numbers `part` of the windows of `pixels`: block after block, in each of which pixel after pixel.
+fn gather(args: &ConvArgs<'_>, pixels: Range<usize>, part: Range<usize>, columns: &mut [Block]) {
     let g = &args.geometry;
     let count = pixels.len();
     let mut k = 0;
     for (plane, live) in
         args.input.chunks_exact(g.in_pixels()).zip(args.lanes.iter().copied().map(usize::from))
     {
-        for (ky, kx) in (0..g.kernel[0]).flat_map(|ky| (0..g.kernel[1]).map(move |kx| (ky, kx))) {
-            for (at, pixel) in pixels.clone().enumerate() {
-                let (y, x) = (pixel / g.out_width, pixel % g.out_width);
-                let row = (y * g.stride[0] + ky * g.dilation[0]).wrapping_sub(g.pad_top);
-                let column = (x * g.stride[1] + kx * g.dilation[1]).wrapping_sub(g.pad_left);
-                let inside = row < g.in_height && column < g.in_width;
-                let source = if inside { plane[row * g.in_width + column] } else { [0.0; LANES] };
-                let first = k % LANES;
-                let split = live.min(LANES - first);
-                columns[k / LANES * count + at][first..first + split].copy_from_slice(&source[..split]);
-                if split < live {
-                    columns[(k / LANES + 1) * count + at][..live - split]
-                        .copy_from_slice(&source[split..live]);
-                }
+        if k + g.taps() * live <= part.start || k >= part.end {
+            k += g.taps() * live;
+            continue;
+        }
+        for (tap_y, tap_x) in (0..g.kernel[0]).flat_map(|y| (0..g.kernel[1]).map(move |x| (y, x))) {
+            let from = part.start.saturating_sub(k).min(live);
+            let to = part.end.saturating_sub(k).min(live);
+            // a tap's lanes lie in one block of the columns, or in two
+            let mut lane = from;
+            while lane < to {
+                let number = k + lane - part.start;
+                let lanes = lane..to.min(lane + LANES - number % LANES);
+                let column = &mut columns[number / LANES * count..][..count];
+                gather_tap(g, plane, [tap_y, tap_x], pixels.start, (lanes.clone(), number % LANES), column);
+                lane = lanes.end;
             }
             k += live;
         }
     }
 }
 
-/// Sums and bias of one strip; `at` is where its first pixel is in each output slice.
-fn multiply(kernels: &Kernels, args: &ConvArgs<'_>, columns: &[Block], at: usize, out: &mut [&mut [Block]]) {
-    let k = args.weights_per_block();
-    let mut live = [LANES as u8; MAX_COLUMN];
-    let blocks = k.div_ceil(LANES);
-    let count = columns.len() / blocks;
-    let geometry = ConvGeometry { in_width: count, out_width: count, ..ConvGeometry::ONE_PIXEL };
-    assert!(blocks <= MAX_COLUMN, "a window of at most {} channels and taps", MAX_COLUMN * LANES);
-    live[blocks - 1] = (k - (blocks - 1) * LANES) as u8;
-    for (group, out) in out.chunks_mut(GROUP).enumerate() {
-        let block = group * GROUP;
-        let epilogue = Epilogue {
-            bias: &args.epilogue.bias[block..],
-            scale: args.epilogue.scale.map(|scale| &scale[block..]),
-            before: Activation::Identity,
-            residual: None,
-            residual_scale: None,
-            after: Activation::Identity,
-            max_min: false,
-        };
-        let weights = &args.weights[block * k..];
-        let strip = ConvArgs { geometry, lanes: &live[..blocks], input: columns, weights, epilogue };
-        let count_blocks = out.len();
-        let mut slices: [&mut [Block]; GROUP] = Default::default();
-        for (slice, out) in slices.iter_mut().zip(out.iter_mut()) {
-            *slice = &mut out[at..at + count];
+/// Writes lanes of what one tap meets, into those of `column` from lane `to` on.
+fn gather_tap(
+    g: &ConvGeometry,
+    plane: &[Block],
+    [tap_y, tap_x]: [usize; 2],
+    first: usize,
+    (lanes, to): (Range<usize>, usize),
+    column: &mut [Block],
+) {
+    let (mut y, mut x) = (first / g.out_width, first % g.out_width);
+    let mut column = column;
+    while !column.is_empty() {
+        let row;
+        let len = column.len().min(g.out_width - x);
+        (row, column) = column.split_at_mut(len);
+        let in_y = (y * g.stride[0] + tap_y * g.dilation[0]).wrapping_sub(g.pad_top);
+        let in_row = if in_y < g.in_height { &plane[in_y * g.in_width..][..g.in_width] } else { &[] };
+        let mut in_x = (x * g.stride[1] + tap_x * g.dilation[1]).wrapping_sub(g.pad_left);
+        for block in row {
+            let pixel = in_row.get(in_x).unwrap_or(&[0.0; LANES]);
+            if lanes.len() == LANES {
+                *block = *pixel;
+            } else {
+                block[to..to + lanes.len()].copy_from_slice(&pixel[lanes.clone()]);
+            }
+            in_x = in_x.wrapping_add(g.stride[1]);
         }
-        (kernels.direct.run)(&strip, 0..count, &mut slices[..count_blocks]);
+        (y, x) = (y + 1, 0);
     }
 }
-
-/// Blocks of the longest gathered window: 2048 channels with a 7x7 window.
-pub const MAX_COLUMN: usize = 128 * 49;

@@ -40,15 +40,6 @@ pub struct PlainConvArgs<'a> {
 pub type PlainConvFn =
     fn(args: &PlainConvArgs<'_>, pixels: Range<usize>, scratch: &mut [f32], out: &mut [&mut [Block]]);
 
-/// A convolution from a plain image.
-#[derive(Clone, Copy, Debug)]
-pub struct PlainConvKernel {
-    /// The name of its tiles, as in profiles and benches.
-    pub name: &'static str,
-    /// Computes the output pixels of the range, for all output blocks in `out`.
-    pub run: PlainConvFn,
-}
-
 /// Whether the algorithm takes a kernel of this size.
 pub fn supports(geometry: &ConvGeometry) -> bool {
     geometry.taps() <= MAX_TAPS
@@ -280,7 +271,8 @@ fn cut_row<F: Copy>(
 ) {
     let mut x = columns.start;
     while x < columns.end {
-        let (m, count, function) = choose(rows, columns.end - x);
+        let (size, count) = choose(rows, columns.end - x);
+        let (m, function) = rows[size];
         let end = x + m * count;
         while x < end {
             let tiles = geometry.tiles_inside(x, m).clamp(1, (end - x) / m);

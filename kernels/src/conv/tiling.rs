@@ -16,11 +16,11 @@ macro_rules! tiles {
 }
 pub(crate) use tiles;
 
-/// Chooses tiles for the first of `pixels` one after another: their pixels, their number and the function.
+/// Chooses tiles for the first of `pixels` one after another: which of the sizes, and their number.
 ///
 /// As few as can be and as even as can be. Where there are no tiles of such a size, the next larger ones and a
 /// rest, or two halves.
-pub(crate) fn choose<F: Copy>(rows: Rows<'_, F>, pixels: usize) -> (usize, usize, F) {
+pub(crate) fn choose<F>(rows: Rows<'_, F>, pixels: usize) -> (usize, usize) {
     let widest = rows[rows.len() - 1].0;
     let tiles = pixels.div_ceil(widest);
     let mut m = pixels.div_ceil(tiles);
@@ -31,6 +31,5 @@ pub(crate) fn choose<F: Copy>(rows: Rows<'_, F>, pixels: usize) -> (usize, usize
         m = larger.unwrap_or(pixels.div_ceil(2));
         count = pixels / m;
     }
-    let (m, row) = rows[rows.iter().rposition(|row| row.0 <= m).unwrap_or(0)];
-    (m, count, row)
+    (rows.iter().rposition(|row| row.0 <= m).unwrap_or(0), count)
 }

@@ -5,9 +5,11 @@ use core::ops::Range;
 
 use crate::activation::Activation;
 use crate::channels::{self, LrnArgs, SoftmaxArgs};
+use crate::conv::ConvArgs;
 use crate::conv::direct::{self, Row, Tiles};
 use crate::conv::grouped::{self, GroupedArgs, Parts, Row as GroupedRow, grouped_direct, grouped_tiles};
-use crate::conv::plain_image::{self, PlainConvArgs, PlainConvKernel, PlainRow, PlainTiles};
+use crate::conv::im2col;
+use crate::conv::plain_image::{self, PlainConvArgs, PlainRow, PlainTiles};
 use crate::conv::tiling::tiles;
 use crate::conv::winograd::input::Batch;
 use crate::conv::winograd::multiply::{Column, Product, registers};
@@ -15,7 +17,6 @@ use crate::conv::winograd::output::Output;
 use crate::conv::winograd::transform::Domain;
 use crate::conv::winograd::weights::Row as WeightRow;
 use crate::conv::winograd::{self, winograd_kernels};
-use crate::conv::{ConvArgs, ConvKernel};
 use crate::depthwise::{self, DepthwiseArgs, Strip, strips};
 use crate::elementwise::{self, BinaryArgs, ScaleArgs};
 use crate::epilogue::{self, Rest};
@@ -256,6 +257,7 @@ entry_points! {
     scale_avx2(args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
         |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_avx2, args, pixels, out);
     direct_avx2[M, N](row: &Row<'_>, places: &[u32], out: &mut [&mut [Block]]) = direct::row::<_, M, N, LANES>;
+    pointwise_avx2[M, N](row: &Row<'_>, places: &[u32], out: &mut [&mut [Block]]) = direct::pointwise_row::<_, M, N>;
     grouped_direct_avx2[M, G](row: &Row<'_>, places: &[u32], out: &mut [&mut [Block]]) = direct::row::<_, M, 1, G>;
     plain_image_avx2[M, N](row: &PlainRow<'_>, out: &mut [&mut [Block]]) = plain_image::row::<_, M, N>;
     maxmin_avx2(input: &[Block], positive: &mut [Block], negative: &mut [Block]) = elementwise::maxmin;
@@ -279,9 +281,35 @@ entry_points! {
 
 // 6 pixels x 1 block: 12 sums, 2 of weights and 1 of input are 15 of 16 registers.
 #[target_feature(enable = "avx2,fma")]
+fn direct_tiles() -> Tiles<'static> {
+    Tiles {
+        rows: &[tiles!(direct_avx2, 1: 1 2 3 4 5 6)],
+        // narrow tiles are rare: no code of their own
+        pointwise: &[&[
+            (1, direct_avx2::<1, 1>),
+            (2, direct_avx2::<2, 1>),
+            (3, direct_avx2::<3, 1>),
+            (4, direct_avx2::<4, 1>),
+            (5, pointwise_avx2::<5, 1>),
+            (6, pointwise_avx2::<6, 1>),
+        ]],
+        finish: epilogue_avx2,
+    }
+}
+
+#[target_feature(enable = "avx2,fma")]
 fn direct_6x1_avx2(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
-    let tiles = Tiles { rows: &[tiles!(direct_avx2, 1: 1 2 3 4 5 6)], finish: epilogue_avx2 };
-    direct::run(&tiles, args, pixels, out);
+    direct::run(&direct_tiles(), args, pixels, out);
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn im2col_6x1_avx2(
+    args: &ConvArgs<'_>,
+    pixels: Range<usize>,
+    out: &mut [&mut [Block]],
+    scratch: &mut [Block],
+) {
+    im2col::run(&direct_tiles(), args, pixels, out, scratch);
 }
 
 #[target_feature(enable = "avx2,fma")]
@@ -391,8 +419,9 @@ pub(crate) fn probe() -> ProbeKernel {
 pub(crate) fn kernels() -> Kernels {
     Kernels {
         isa: Isa::Avx2,
-        direct: ConvKernel { name: "direct_6x1_avx2", run: direct_6x1_avx2 },
-        plain_image: PlainConvKernel { name: "plain_image_6x1_avx2", run: plain_image_6x1_avx2 },
+        direct: kernel!(direct_6x1_avx2),
+        im2col: kernel!(im2col_6x1_avx2),
+        plain_image: kernel!(plain_image_6x1_avx2),
         grouped: kernel!(grouped_6x1_avx2),
         depthwise: kernel!(depthwise_avx2),
         activate: kernel!(activate_avx2),
@@ -400,7 +429,6 @@ pub(crate) fn kernels() -> Kernels {
         binary: kernel!(binary_avx2),
         scale: kernel!(scale_avx2),
         maxmin: kernel!(maxmin_avx2),
-        finish: epilogue_avx2,
         pack: kernel!(pack_avx2),
         unpack: kernel!(unpack_avx2),
         winograd: winograd_kernels!(avx2:

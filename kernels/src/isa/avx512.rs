@@ -5,9 +5,11 @@ use core::arch::x86_64::*;
 use core::ops::Range;
 
 use crate::activation::Activation;
+use crate::conv::ConvArgs;
 use crate::conv::direct::{self, Row, Tiles};
 use crate::conv::grouped::{self, GroupedArgs, Parts, Row as GroupedRow, grouped_tiles};
-use crate::conv::plain_image::{self, PlainConvArgs, PlainConvKernel, PlainRow, PlainTiles};
+use crate::conv::im2col;
+use crate::conv::plain_image::{self, PlainConvArgs, PlainRow, PlainTiles};
 use crate::conv::tiling::tiles;
 use crate::conv::winograd::input::Batch;
 use crate::conv::winograd::multiply::{Column, Product, registers};
@@ -15,7 +17,6 @@ use crate::conv::winograd::output::Output;
 use crate::conv::winograd::transform::Domain;
 use crate::conv::winograd::weights::Row as WeightRow;
 use crate::conv::winograd::{self, winograd_kernels};
-use crate::conv::{ConvArgs, ConvKernel};
 use crate::depthwise::{self, DepthwiseArgs, Strip, strips};
 use crate::elementwise::{self, BinaryArgs, ScaleArgs};
 use crate::epilogue::{self, Rest};
@@ -160,12 +161,28 @@ entry_points! {
 // 14 pixels x 2 blocks: 28 sums, 2 of weights and 1 of input are 31 of 32 registers. 14 x 1 for a last odd block is
 // near the limit of the load ports; 9 x 3 instead would save some 5 % there and cost a third of the code.
 #[target_feature(enable = "avx512f")]
-fn direct_14x2_avx512(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
-    let tiles = Tiles {
+fn direct_tiles() -> Tiles<'static> {
+    Tiles {
         rows: &[tiles!(direct_avx512, 1: 1 2 4 7 14), tiles!(direct_avx512, 2: 1 2 4 7 14)],
+        // with one address for a tile as they are
+        pointwise: &[tiles!(direct_avx512, 1: 1 2 4 7 14), tiles!(direct_avx512, 2: 1 2 4 7 14)],
         finish: epilogue_avx512,
-    };
-    direct::run(&tiles, args, pixels, out);
+    }
+}
+
+#[target_feature(enable = "avx512f")]
+fn direct_14x2_avx512(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
+    direct::run(&direct_tiles(), args, pixels, out);
+}
+
+#[target_feature(enable = "avx512f")]
+fn im2col_14x2_avx512(
+    args: &ConvArgs<'_>,
+    pixels: Range<usize>,
+    out: &mut [&mut [Block]],
+    scratch: &mut [Block],
+) {
+    im2col::run(&direct_tiles(), args, pixels, out, scratch);
 }
 
 #[target_feature(enable = "avx512f")]
@@ -260,8 +277,9 @@ pub(crate) fn kernels() -> Kernels {
     let narrow = avx2::kernels();
     Kernels {
         isa: Isa::Avx512,
-        direct: ConvKernel { name: "direct_14x2_avx512", run: direct_14x2_avx512 },
-        plain_image: PlainConvKernel { name: "plain_image_14x2_avx512", run: plain_image_14x2_avx512 },
+        direct: kernel!(direct_14x2_avx512),
+        im2col: kernel!(im2col_14x2_avx512),
+        plain_image: kernel!(plain_image_14x2_avx512),
         grouped: kernel!(grouped_14x1_avx512),
         depthwise: kernel!(depthwise_avx512),
         activate: kernel!(activate_avx512),
@@ -269,7 +287,6 @@ pub(crate) fn kernels() -> Kernels {
         binary: kernel!(binary_avx512),
         scale: kernel!(scale_avx512),
         maxmin: kernel!(maxmin_avx512),
-        finish: epilogue_avx512,
         pack: narrow.pack,
         unpack: narrow.unpack,
         winograd: winograd_kernels!(avx512:

@@ -5,9 +5,11 @@ use core::ops::Range;
 
 use crate::activation::Activation;
 use crate::channels::{self, LrnArgs, SoftmaxArgs};
+use crate::conv::ConvArgs;
 use crate::conv::direct::{self, Row, Tiles};
 use crate::conv::grouped::{self, GroupedArgs, Parts, Row as GroupedRow, grouped_direct, grouped_tiles};
-use crate::conv::plain_image::{self, PlainConvArgs, PlainConvKernel, PlainRow, PlainTiles};
+use crate::conv::im2col;
+use crate::conv::plain_image::{self, PlainConvArgs, PlainRow, PlainTiles};
 use crate::conv::tiling::tiles;
 use crate::conv::winograd::input::Batch;
 use crate::conv::winograd::multiply::{Column, Product, registers};
@@ -15,7 +17,6 @@ use crate::conv::winograd::output::Output;
 use crate::conv::winograd::transform::Domain;
 use crate::conv::winograd::weights::Row as WeightRow;
 use crate::conv::winograd::{self, winograd_kernels};
-use crate::conv::{ConvArgs, ConvKernel};
 use crate::depthwise::{self, DepthwiseArgs, Strip, strips};
 use crate::elementwise::{self, BinaryArgs, ScaleArgs};
 use crate::epilogue::{self, Rest};
@@ -212,6 +213,7 @@ entry_points! {
     scale_neon(args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
         |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_neon, args, pixels, out);
     direct_neon[M, N](row: &Row<'_>, places: &[u32], out: &mut [&mut [Block]]) = direct::row::<_, M, N, LANES>;
+    pointwise_neon[M, N](row: &Row<'_>, places: &[u32], out: &mut [&mut [Block]]) = direct::pointwise_row::<_, M, N>;
     grouped_direct_neon[M, G](row: &Row<'_>, places: &[u32], out: &mut [&mut [Block]]) = direct::row::<_, M, 1, G>;
     plain_image_neon[M, N](row: &PlainRow<'_>, out: &mut [&mut [Block]]) = plain_image::row::<_, M, N>;
     maxmin_neon(input: &[Block], positive: &mut [Block], negative: &mut [Block]) = elementwise::maxmin;
@@ -235,9 +237,35 @@ entry_points! {
 
 // 6 pixels x 1 block: 24 sums, 4 of weights and 1 of input are 29 of 32 registers.
 #[target_feature(enable = "neon")]
+fn direct_tiles() -> Tiles<'static> {
+    Tiles {
+        rows: &[tiles!(direct_neon, 1: 1 2 3 4 5 6)],
+        // narrow tiles are rare: no code of their own
+        pointwise: &[&[
+            (1, direct_neon::<1, 1>),
+            (2, direct_neon::<2, 1>),
+            (3, direct_neon::<3, 1>),
+            (4, direct_neon::<4, 1>),
+            (5, pointwise_neon::<5, 1>),
+            (6, pointwise_neon::<6, 1>),
+        ]],
+        finish: epilogue_neon,
+    }
+}
+
+#[target_feature(enable = "neon")]
 fn direct_6x1_neon(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
-    let tiles = Tiles { rows: &[tiles!(direct_neon, 1: 1 2 3 4 5 6)], finish: epilogue_neon };
-    direct::run(&tiles, args, pixels, out);
+    direct::run(&direct_tiles(), args, pixels, out);
+}
+
+#[target_feature(enable = "neon")]
+fn im2col_6x1_neon(
+    args: &ConvArgs<'_>,
+    pixels: Range<usize>,
+    out: &mut [&mut [Block]],
+    scratch: &mut [Block],
+) {
+    im2col::run(&direct_tiles(), args, pixels, out, scratch);
 }
 
 #[target_feature(enable = "neon")]
@@ -335,8 +363,9 @@ pub(crate) fn probe() -> ProbeKernel {
 pub(crate) fn kernels() -> Kernels {
     Kernels {
         isa: Isa::Neon,
-        direct: ConvKernel { name: "direct_6x1_neon", run: direct_6x1_neon },
-        plain_image: PlainConvKernel { name: "plain_image_6x1_neon", run: plain_image_6x1_neon },
+        direct: kernel!(direct_6x1_neon),
+        im2col: kernel!(im2col_6x1_neon),
+        plain_image: kernel!(plain_image_6x1_neon),
         grouped: kernel!(grouped_5x1_neon),
         depthwise: kernel!(depthwise_neon),
         activate: kernel!(activate_neon),
@@ -344,7 +373,6 @@ pub(crate) fn kernels() -> Kernels {
         binary: kernel!(binary_neon),
         scale: kernel!(scale_neon),
         maxmin: kernel!(maxmin_neon),
-        finish: epilogue_neon,
         pack: kernel!(pack_neon),
         unpack: kernel!(unpack_neon),
         winograd: winograd_kernels!(neon:

@@ -193,11 +193,12 @@ macro_rules! scalar_table {
         use super::{Lanes, ONE, WHOLE};
         use crate::{Block, LANES};
         use crate::conv::direct::{self, Row, Tiles};
-        use crate::conv::plain_image::{self, PlainConvArgs, PlainConvKernel, PlainRow, PlainTiles};
+        use crate::conv::im2col;
+        use crate::conv::plain_image::{self, PlainConvArgs, PlainRow, PlainTiles};
         use crate::conv::tiling::tiles;
         use crate::channels::{self, LrnArgs, SoftmaxArgs};
         use crate::conv::grouped::{GroupedArgs, Parts, Row as GroupedRow, grouped_tiles, self};
-        use crate::conv::{ConvArgs, ConvKernel};
+        use crate::conv::ConvArgs;
         use crate::epilogue::{self, Rest};
         use crate::cover::Sizes;
         use crate::depthwise::{DepthwiseArgs, Strip, StripFn, Strips, self};
@@ -303,9 +304,22 @@ macro_rules! scalar_table {
         }
 
         $(#[$features])?
+        fn direct_tiles() -> Tiles<'static> {
+            Tiles {
+                rows: &[tiles!(direct_scalar, 1: 1 2)],
+                pointwise: &[tiles!(direct_scalar, 1: 1 2)],
+                finish: epilogue_scalar,
+            }
+        }
+
+        $(#[$features])?
         fn direct_2x1_scalar(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
-            let tiles = Tiles { rows: &[tiles!(direct_scalar, 1: 1 2)], finish: epilogue_scalar };
-            direct::run(&tiles, args, pixels, out);
+            direct::run(&direct_tiles(), args, pixels, out);
+        }
+
+        $(#[$features])?
+        fn im2col_2x1_scalar(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]], scratch: &mut [Block]) {
+            im2col::run(&direct_tiles(), args, pixels, out, scratch);
         }
 
         $(#[$features])?
@@ -367,8 +381,9 @@ macro_rules! scalar_table {
         pub(crate) fn kernels() -> Kernels {
             Kernels {
                 isa: Isa::Scalar,
-                direct: ConvKernel { name: "direct_2x1_scalar", run: direct_2x1_scalar },
-                plain_image: PlainConvKernel { name: "plain_image_2x1_scalar", run: plain_image_2x1_scalar },
+                direct: kernel!(direct_2x1_scalar),
+                im2col: kernel!(im2col_2x1_scalar),
+                plain_image: kernel!(plain_image_2x1_scalar),
                 grouped: kernel!(grouped_2x1_scalar),
                 depthwise: kernel!(depthwise_scalar),
                 activate: kernel!(activate_scalar),
@@ -376,7 +391,6 @@ macro_rules! scalar_table {
                 binary: kernel!(binary_scalar),
                 scale: kernel!(scale_scalar),
                 maxmin: kernel!(maxmin_scalar),
-                finish: epilogue_scalar,
                 pack: kernel!(pack_scalar),
                 unpack: kernel!(unpack_scalar),
                 winograd: winograd_kernels!(scalar: any

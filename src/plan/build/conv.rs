@@ -141,9 +141,6 @@ impl<'g> Builder<'g> {
         let node = layer.node;
         let shape = self.shape_of(&layer);
         let group_channels = [shape.in_channels / layer.groups, shape.out_channels / layer.groups];
-        if !choose::serves_window(&layer.geometry, group_channels[0]) {
-            return Err(node_error(node, "its window is too large"));
-        }
         let mut choice = self.choice_of(node.inputs[1], shape);
         if let Some(scale) = layer.residual_scale.and_then(|id| self.graph.constant(id))
             && layer.groups == 1
@@ -320,7 +317,7 @@ impl<'g> Builder<'g> {
                 self.winograd_scratch(tile, form, tiles, packed.group_channels, packed.lanes.len())
             }
             Algorithm::Grouped => grouped::scratch_blocks(&geometry, channels),
-            Algorithm::Im2col => im2col::scratch_blocks(&geometry, &packed.lanes, 4 * self.options.l1_bytes),
+            Algorithm::Im2col => im2col::scratch_blocks(&geometry, channels),
             _ => 0,
         };
         let work =

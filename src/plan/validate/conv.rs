@@ -191,8 +191,8 @@ impl Validator<'_> {
             }
             Algorithm::Im2col => {
                 let column = g.taps().checked_mul(channels).ok_or("a window that makes no sense")?;
-                ensure(column.div_ceil(LANES) <= im2col::MAX_COLUMN, "a window that is too large")?;
-                ensure(piece >= column.div_ceil(LANES), "too little scratch")?;
+                ensure(column <= MAX_EXTENT, "a window that is too large")?;
+                ensure(piece >= im2col::least_scratch(g, channels), "too little scratch")?;
             }
             _ => ensure(direct::supports(g), "a window that is too large")?,
         }

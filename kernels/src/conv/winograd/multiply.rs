@@ -61,7 +61,8 @@ pub(crate) fn split(choices: &[Registers<'_>], product: &Product<'_>, m: &mut [B
         let mut first = 0;
         while done < end && first < count {
             // no tile over another one: sums that continue from memory would be added to twice
-            let (rows, groups, column) = choose(choice.rows, count - first);
+            let (size, groups) = choose(choice.rows, count - first);
+            let (rows, column) = choice.rows[size];
             for block in (done..end).step_by(choice.blocks) {
                 let part = Product { u: &product.u[block * product.u_stride..], ..*product };
                 let m = &mut m[block * count..][..choice.blocks * count];
