@@ -14,7 +14,7 @@ mod layout;
 mod maps;
 pub(crate) mod parallel;
 mod plain;
-mod pool;
+pub(crate) mod pool;
 mod step;
 
 use std::sync::Arc;

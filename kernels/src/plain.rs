@@ -6,8 +6,7 @@
 //! ```
 //!
 //! A layout change moves a whole map twice, which costs more than a pool or a scale itself. So these read and write
-//! the map in place: pools and scales with lanes of neighbouring pixels, means of planes with lanes of rows, 16 by 16
-//! numbers of which are transposed at a time. Each gives the bits of its counterpart on blocks: the order of every sum
+//! the map in place, with lanes of neighbouring pixels. Each gives the bits of its counterpart on blocks: the order of every sum
 //! is that of `pool.rs`. Every NaN that is stored is 7fc00000, so that a result may be a graph output.
 //!
 //! Planes are cut into blocks of 16; the last block of a row or plane overlaps the one before it, which stores some
@@ -18,8 +17,8 @@ pub mod pool;
 use crate::activation::Activation;
 use crate::elementwise::{ActivateInPlaceFn, Clamp};
 use crate::epilogue::NO_CLAMP;
-use crate::pool::PoolKind;
-use crate::simd::Simd;
+use crate::pool::{FEW_TAPS, PoolKind, add_chains, add_rows};
+use crate::simd::{Simd, unroll};
 use crate::{Block, LANES};
 
 /// `out = after(input * scale + addend)` for the elements from `first` on, counted from the input's first.
@@ -172,40 +171,73 @@ fn scaled<S: Simd>(simd: S, x: S::Vector, scale: S::Vector, addend: S::Vector, n
 
 /// The algorithm behind every [`PlainGlobalFn`].
 ///
-/// The mean of a plane is as in `pool.rs`: each row from left to right, then the rows from top to bottom. The rows of all
-/// channels lie one after the other, so 16 neighbours are summed up at a time, whichever channel they are of.
+/// The mean of a plane is as in `pool.rs`: its 16 chains are the lanes of one sum. Those of 16 channels are transposed.
 #[inline(always)]
 pub(crate) fn global_pool<S: Simd>(simd: S, args: &PlainGlobalArgs<'_>, out: &mut [Block]) {
     let (plane, width) = (args.plane, args.width);
     assert!(width > 0 && plane > 0 && plane.is_multiple_of(width), "no whole rows");
     assert!(args.input.len() > out.len().saturating_sub(1) * LANES * plane, "a block without a channel");
-    let mut tiles = [[[0.0; LANES]; LANES]; 2];
-    for (block, out) in out.iter_mut().enumerate() {
-        let input = &args.input[block * LANES * plane..];
-        let channels = (input.len() / plane).min(LANES);
-        let mut values = [0.0; LANES];
+    for (planes, out) in args.input.chunks(LANES * plane).zip(out) {
+        let mut values = [[0.0; LANES]; LANES];
         if args.kind == PoolKind::Max {
-            for (value, plane) in values.iter_mut().zip(input.chunks_exact(plane)) {
+            for (value, plane) in values[0].iter_mut().zip(planes.chunks_exact(plane)) {
                 *value = largest(simd, plane);
             }
-            simd.store(out, simd.add(simd.load(&values), simd.splat(0.0)));
+            simd.store(out, simd.add(simd.load(&values[0]), simd.splat(0.0)));
             continue;
         }
-        let (mut channel, mut row, mut total) = (0, 0, 0.0);
-        for first in (0..channels * plane).step_by(LANES * width) {
-            let sums = row_sums(simd, &input[first..], width, &mut tiles);
-            let rows = (channels * plane - first) / width;
-            for sum in sums.into_iter().take(rows) {
-                total += sum;
-                row += 1;
-                if row == plane / width {
-                    values[channel] = total;
-                    (channel, row, total) = (channel + 1, 0, 0.0);
-                }
-            }
+        let mut chains = [[0.0; LANES]; LANES];
+        let channels = planes.len() / plane;
+        let mut channel = 0;
+        // some planes at a time hide the latency of an addition
+        while !S::PLAIN && channel + TOGETHER <= channels {
+            let chains: &mut [Block] = &mut chains[channel..][..TOGETHER];
+            sum_planes::<S, TOGETHER>(simd, &planes[channel * plane..], plane, chains);
+            channel += TOGETHER;
         }
-        simd.store(out, simd.div(simd.load(&values), simd.splat(plane as f32)));
+        for channel in channel..channels {
+            sum_planes::<S, 1>(simd, &planes[channel * plane..], plane, &mut chains[channel..]);
+        }
+        simd.transpose(chains.each_ref(), &mut values);
+        // Of few elements each is a chain of its own.
+        let sum = match plane {
+            ..=FEW_TAPS => add_rows(simd, &values, (plane / width, width), (width, 1)),
+            _ => add_chains(simd, &values),
+        };
+        simd.store(out, simd.div(sum, simd.splat(plane as f32)));
     }
+}
+
+/// Planes whose sums are taken at a time.
+const TOGETHER: usize = 4;
+
+/// The 16 chains of the sums of the first `N` planes of `data`.
+#[inline(always)]
+fn sum_planes<S: Simd, const N: usize>(simd: S, data: &[f32], plane: usize, chains: &mut [Block]) {
+    let mut sums = [simd.splat(0.0); N];
+    let whole = plane / LANES;
+    let mut planes: [&[Block]; N] = [&[]; N];
+    unroll!(n < N <= 4, { planes[n] = &data[n * plane..][..plane].as_chunks().0[..whole] });
+    #[allow(clippy::needless_range_loop, reason = "one number for N arrays")]
+    for at in 0..whole {
+        unroll!(n < N <= 4, { sums[n] = simd.add(sums[n], simd.load(&planes[n][at])) });
+    }
+    let rest = plane - whole * LANES;
+    let numbers = simd.load(&core::array::from_fn(|lane| lane as f32));
+    unroll!(n < N <= 4, {
+        let last = &data[n * plane + whole * LANES..];
+        if rest > 0 {
+            // What is behind the plane counts as +0: no chain is -0.
+            let mut padded = [0.0; LANES];
+            let last = last.first_chunk().unwrap_or_else(|| {
+                padded[..rest].copy_from_slice(&last[..rest]);
+                &padded
+            });
+            let last = simd.select_gt(simd.splat(rest as f32), numbers, simd.load(last), simd.splat(0.0));
+            sums[n] = simd.add(sums[n], last);
+        }
+        simd.store(&mut chains[n], sums[n]);
+    });
 }
 
 /// The largest element, whose zero may have either sign.
@@ -221,38 +253,4 @@ fn largest<S: Simd>(simd: S, data: &[f32]) -> f32 {
     simd.store(&mut last, v);
     // As `Simd::max`: NaN where either is.
     last.into_iter().fold(f32::NEG_INFINITY, |a, b| if a.is_nan() || a > b { a } else { b })
-}
-
-/// The sums of 16 rows, each from left to right; of fewer where `data` ends, and anything in the lanes behind.
-#[inline(always)]
-fn row_sums<S: Simd>(
-    simd: S,
-    data: &[f32],
-    width: usize,
-    [columns, buffers]: &mut [[Block; LANES]; 2],
-) -> Block {
-    let mut sums = simd.splat(0.0);
-    for column in (0..width).step_by(LANES) {
-        let data = &data[column..];
-        if data.len() >= (LANES - 1) * width + LANES {
-            let mut rows: [&Block; LANES] = [block_at(data, 0); LANES];
-            for (i, row) in rows.iter_mut().enumerate() {
-                *row = block_at(data, i * width);
-            }
-            simd.transpose(rows, columns);
-        } else {
-            for (i, row) in buffers.iter_mut().enumerate() {
-                let from = &data[(i * width).min(data.len())..];
-                let len = from.len().min(LANES);
-                row[..len].copy_from_slice(&from[..len]);
-            }
-            simd.transpose(buffers.each_ref(), columns);
-        }
-        for column in &columns[..LANES.min(width - column)] {
-            sums = simd.add(sums, simd.load(column));
-        }
-    }
-    let mut block = [0.0; LANES];
-    simd.store(&mut block, sums);
-    block
 }

@@ -6,23 +6,29 @@
 //! ```
 //!
 //! - Maximum: NaN where a tap is NaN, +0 for a zero. The order of the taps does not show.
-//! - Mean: each row of the window is summed from left to right, starting from +0; the row sums are added from top
-//!   to bottom, starting from +0; one true division by the number of taps. A plane's mean is that of a window as
-//!   large as the plane, bit for bit.
+//! - Mean of a window of up to 16 taps: each row of the window is summed from left to right, starting from +0; the row sums
+//!   are added from top to bottom, starting from +0; one true division by the number of taps.
+//! - Mean of a larger window: 16 chains, each starting from +0; tap `i` of those in the image, row by row, is added to chain
+//!   `i % 16`. Then chain `j` takes chain `j + 8`, `j + 4`, `j + 2`, `j + 1`; one true division. So 16 neighbours are
+//!   16 independent additions, in blocks and in row-major planes.
+//! - A plane's mean is that of a window as large as the plane, bit for bit.
 //! - Every window must hold a tap of the image.
 
 use core::array::from_fn;
 use core::ops::Range;
 
-use crate::Block;
 use crate::conv::ConvGeometry;
-use crate::simd::Simd;
+use crate::simd::{Simd, unroll};
+use crate::{Block, LANES};
 
 /// `out = pool(input)`, or, for `maxmin_pool`, the same of two outputs: the slices of `relu(x)`, then those of
 /// `relu(-x)`.
 pub type PoolFn = fn(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]);
 /// One block per plane: `input` holds `out.len()` planes of equal size, in rows of `width`.
 pub type GlobalPoolFn = fn(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]);
+
+/// A window of no more taps is summed by rows, a larger one in chains.
+pub(crate) const FEW_TAPS: usize = LANES;
 
 /// What is taken of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -390,52 +396,46 @@ fn reduce_plane<S: Simd, R: Reduce<S, N>, const N: usize>(
     }
 }
 
-/// The sums of R rows, each from left to right: R chains at a time hide the latency of an addition.
+/// The sum of a window of up to 16 taps.
 #[inline(always)]
-fn row_sums<S: Simd, const R: usize>(
+pub(crate) fn add_rows<S: Simd>(
     simd: S,
-    rows: [&[Block]; R],
-    columns: usize,
-    dilation: usize,
-) -> [S::Vector; R] {
-    let mut sums = [simd.splat(0.0); R];
-    for i in 0..columns {
-        for (sum, row) in sums.iter_mut().zip(&rows) {
-            *sum = simd.add(*sum, simd.load(&row[i * dilation]));
-        }
-    }
-    sums
-}
-
-/// Adds the sums of `rows` rows, `row_stride` apart, from top to bottom to `total`.
-#[inline(always)]
-fn add_rows<S: Simd>(
-    simd: S,
-    mut total: S::Vector,
     data: &[Block],
     (rows, row_stride): (usize, usize),
     (columns, dilation): (usize, usize),
 ) -> S::Vector {
-    let length = if columns == 0 { 0 } else { (columns - 1) * dilation + 1 };
-    let row = |i: usize| &data[i * row_stride..][..length];
-    let mut i = 0;
-    while !S::PLAIN && i + 4 <= rows {
-        for sum in row_sums(simd, [row(i), row(i + 1), row(i + 2), row(i + 3)], columns, dilation) {
-            total = simd.add(total, sum);
+    let mut total = simd.splat(0.0);
+    for row in 0..rows {
+        let mut sum = simd.splat(0.0);
+        for column in 0..columns {
+            sum = simd.add(sum, simd.load(&data[row * row_stride + column * dilation]));
         }
-        i += 4;
-    }
-    if !S::PLAIN && i + 2 <= rows {
-        for sum in row_sums(simd, [row(i), row(i + 1)], columns, dilation) {
-            total = simd.add(total, sum);
-        }
-        i += 2;
-    }
-    for i in i..rows {
-        let [sum] = row_sums(simd, [row(i)], columns, dilation);
         total = simd.add(total, sum);
     }
     total
+}
+
+/// The sum of a larger window.
+#[inline(always)]
+fn add_taps<S: Simd>(
+    simd: S,
+    data: &[Block],
+    (rows, row_stride): (usize, usize),
+    (columns, dilation): (usize, usize),
+) -> S::Vector {
+    let mut chains = [[0.0; LANES]; LANES];
+    let mut tap = 0;
+    for row in 0..rows {
+        for column in 0..columns {
+            let chain = &mut chains[tap % LANES];
+            simd.store(
+                chain,
+                simd.add(simd.load(chain), simd.load(&data[row * row_stride + column * dilation])),
+            );
+            tap += 1;
+        }
+    }
+    add_chains(simd, &chains)
 }
 
 /// The taps in the image and its border, along one axis; `extent` counts the border.
@@ -469,8 +469,11 @@ fn window_mean<S: Simd>(simd: S, args: &PoolArgs<'_>, plane: &[Block], at: (usiz
     let (row, rows) = taps(at.0, g.in_height, rows_axis(g));
     let (column, columns) = taps(at.1, g.in_width, columns_axis(g));
     let data = &plane[row * g.in_width + column..];
-    let rows = (rows, g.dilation[0] * g.in_width);
-    let sum = add_rows(simd, simd.splat(0.0), data, rows, (columns, g.dilation[1]));
+    let (rows, columns) = ((rows, g.dilation[0] * g.in_width), (columns, g.dilation[1]));
+    let sum = match g.taps() {
+        ..=FEW_TAPS => add_rows(simd, data, rows, columns),
+        _ => add_taps(simd, data, rows, columns),
+    };
     simd.div(sum, simd.splat(divisor(args, at)))
 }
 
@@ -608,10 +611,58 @@ pub(crate) fn global_pool<S: Simd>(
                 let value = simd.max(simd.max(a, b), simd.max(c, d));
                 simd.store(out, simd.add(value, simd.splat(0.0)));
             }
-            PoolKind::Average | PoolKind::AverageWithBorder { .. } => {
-                let sum = add_rows(simd, simd.splat(0.0), plane, (pixels / width, width), (width, 1));
+            _ if pixels <= FEW_TAPS => {
+                let sum = add_rows(simd, plane, (pixels / width, width), (width, 1));
                 simd.store(out, simd.div(sum, simd.splat(pixels as f32)));
+            }
+            _ => {
+                let mut chains = [[0.0; LANES]; LANES];
+                for part in plane.chunks(PART) {
+                    add_part(simd, part, &mut chains);
+                }
+                simd.store(out, simd.div(add_chains(simd, &chains), simd.splat(pixels as f32)));
             }
         }
     }
+}
+
+/// Pixels of a plane over which the chains of its sum are taken a few at a time: 16 KB, in the first-level cache.
+const PART: usize = 256;
+
+/// Adds pixels to the chains of a plane's sum, from the first one on: four chains at a time are in registers.
+#[inline(always)]
+fn add_part<S: Simd>(simd: S, part: &[Block], chains: &mut [Block; LANES]) {
+    const CHAINS: usize = 4;
+    let (whole, rest) = part.as_chunks::<LANES>();
+    for (four, chains) in chains.as_chunks_mut::<CHAINS>().0.iter_mut().enumerate() {
+        let first = four * CHAINS;
+        let mut sums = [simd.splat(0.0); CHAINS];
+        unroll!(n < CHAINS <= 4, { sums[n] = simd.load(&chains[n]) });
+        for pixels in whole {
+            unroll!(n < CHAINS <= 4, { sums[n] = simd.add(sums[n], simd.load(&pixels[first + n])) });
+        }
+        unroll!(n < CHAINS <= 4, {
+            if let Some(pixel) = rest.get(first + n) {
+                sums[n] = simd.add(sums[n], simd.load(pixel));
+            }
+            simd.store(&mut chains[n], sums[n]);
+        });
+    }
+}
+
+/// The sum of the 16 chains of a plane's sum, as a tree.
+#[inline(always)]
+pub(crate) fn add_chains<S: Simd>(simd: S, chains: &[Block; LANES]) -> S::Vector {
+    const HALF: usize = LANES / 2;
+    let mut sums = [simd.splat(0.0); HALF];
+    let mut half = HALF;
+    unroll!(i < half of HALF, { sums[i] = simd.add(simd.load(&chains[i]), simd.load(&chains[i + HALF])) });
+    half /= 2;
+    while half > 0 {
+        for i in 0..half {
+            sums[i] = simd.add(sums[i], sums[i + half]);
+        }
+        half /= 2;
+    }
+    sums[0]
 }

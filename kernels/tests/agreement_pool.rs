@@ -228,17 +228,45 @@ fn an_empty_window_is_refused() {
     (tables()[0].pool.run)(&args, 0..4, &mut [&mut out]);
 }
 
+/// Whether the mean of one window, and of a plane of its size, is `want` on every table.
+fn check_order(size: [usize; 2], numbers: &[f32], want: f32) {
+    let input: Vec<Block> = numbers.iter().map(|&x| [x; LANES]).collect();
+    let geometry =
+        ConvGeometry { in_height: size[0], in_width: size[1], kernel: size, ..ConvGeometry::ONE_PIXEL };
+    let args = PoolArgs { geometry, kind: PoolKind::Average, input: &input };
+    for table in tables() {
+        let mut got = [[[0.0; LANES]]; 2];
+        let [window, plane] = &mut got;
+        (table.pool.run)(&args, 0..1, &mut [window]);
+        (table.global_pool.run)(PoolKind::Average, size[1], &input, plane);
+        assert_eq!(got, [[[want; LANES]]; 2], "{}", table.pool.name);
+    }
+}
+
 /// Summed from left to right and then down, 1 + 2^-24 + 2^-24 is 1 in each row; any other order shows.
 #[test]
-fn means_are_summed_by_rows() {
+fn means_of_few_taps_are_summed_by_rows() {
     let tiny = 2f32.powi(-24);
     let rows = [[1.0, tiny, tiny], [tiny, tiny, 1.0], [tiny, 1.0, tiny]];
-    let input: Vec<Block> = rows.iter().flatten().map(|&x| [x; LANES]).collect();
     let sum = |row: [f32; 3]| ((0.0 + row[0]) + row[1]) + row[2];
     let want = (((0.0 + sum(rows[0])) + sum(rows[1])) + sum(rows[2])) / 9.0;
-    for table in tables() {
-        let mut got = [[0.0; LANES]];
-        (table.global_pool.run)(PoolKind::Average, 3, &input, &mut got);
-        assert_eq!(got, [[want; LANES]], "{}", table.global_pool.name);
+    check_order([3, 3], rows.as_flattened(), want);
+}
+
+/// 16 chains, then their tree.
+#[test]
+fn means_of_many_taps_are_summed_in_chains() {
+    for size in [[1, 17], [5, 7], [9, 16]] {
+        let numbers: Vec<f32> = (0..size[0] * size[1]).map(|i| 1.0 / (3.0 + i as f32)).collect();
+        let mut chains = [0f32; LANES];
+        for (i, x) in numbers.iter().enumerate() {
+            chains[i % LANES] += x;
+        }
+        for half in [8, 4, 2, 1] {
+            for i in 0..half {
+                chains[i] += chains[i + half];
+            }
+        }
+        check_order(size, &numbers, chains[0] / numbers.len() as f32);
     }
 }

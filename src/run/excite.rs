@@ -13,7 +13,7 @@ use crate::plan::Plan;
 use crate::plan::layout::Blocked;
 use crate::plan::step::{GateLayer, GateWork, Step, View};
 
-/// The mean of each plane of `map`: the sums of its rows, then their sum, as a global pool takes it.
+/// The mean of each plane of `map`, as a global pool takes it.
 pub(super) fn squeeze(kernels: &Kernels, parts: usize, layout: &Blocked, map: &[Block], means: &mut [Block]) {
     let cut = Cut { parts, along: Along::Blocks { unit: 1 } };
     pool_planes(kernels, cut, pool::PoolKind::Average, layout, map, means);
@@ -30,9 +30,13 @@ pub(super) fn pool_planes(
 ) {
     let plane = layout.pixels();
     for_each_part(cut, out, 1, &mut [], &|part, pooled, _| {
-        let planes = map[part.first_block * plane..].chunks_exact(plane);
-        for (pooled, plane) in pooled.iter_mut().zip(planes) {
-            (kernels.global_pool.run)(kind, layout.width, plane, pooled);
+        for (block, pooled) in (part.first_block..).zip(pooled) {
+            (kernels.global_pool.run)(
+                kind,
+                layout.width,
+                &map[block * plane..][..pooled.len() * plane],
+                pooled,
+            );
         }
     });
 }

@@ -154,7 +154,7 @@ pub(super) fn global_kind(kind: PoolKind) -> pool::PoolKind {
 }
 
 /// What a pool takes of a window, as the kernels name it.
-pub(super) fn pool_kind(pool: &Pool) -> pool::PoolKind {
+pub(crate) fn pool_kind(pool: &Pool) -> pool::PoolKind {
     match pool.kind {
         PoolKind::Max => pool::PoolKind::Max,
         PoolKind::Average if pool.count_include_pad => {

@@ -16,7 +16,7 @@ use core::ops::Range;
 use super::{block_at, block_at_mut, cover};
 use crate::LANES;
 use crate::conv::ConvGeometry;
-use crate::pool::{PoolKind, columns_axis, counted, rows_axis, taps};
+use crate::pool::{FEW_TAPS, PoolKind, columns_axis, counted, rows_axis, taps};
 use crate::simd::Simd;
 
 /// Output rows `rows`, counted over all planes: `out` holds these.
@@ -44,8 +44,11 @@ const LINE: usize = OUTPUTS * MAX_STRIDE + MAX_REACH;
 /// Lines that are filled before the first is read: the rows of a window, or some rows' maxima.
 const LINES: usize = 8;
 
-/// Whether the windows are small enough for the lines.
-pub fn supports(kernel: [usize; 2], stride: [usize; 2], dilation: [usize; 2]) -> bool {
+/// Whether the windows are small enough for the lines, and means are sums by rows.
+pub fn supports(kind: PoolKind, kernel: [usize; 2], stride: [usize; 2], dilation: [usize; 2]) -> bool {
+    if kind != PoolKind::Max && kernel[0].saturating_mul(kernel[1]) > FEW_TAPS {
+        return false;
+    }
     let reach = (kernel[1] - 1).saturating_mul(dilation[1]).saturating_add(1);
     stride[1] <= MAX_STRIDE && reach <= MAX_REACH && kernel[0] <= LINES
 }
@@ -53,7 +56,7 @@ pub fn supports(kernel: [usize; 2], stride: [usize; 2], dilation: [usize; 2]) ->
 /// Asserts the contract.
 fn check(args: &PlainPoolArgs<'_>, rows: &Range<usize>, out: &[f32]) {
     let g = &args.geometry;
-    assert!(supports(g.kernel, g.stride, g.dilation), "windows that are too large");
+    assert!(supports(args.kind, g.kernel, g.stride, g.dilation), "windows that are too large");
     assert_eq!(out.len(), rows.len() * g.out_width, "the output is not these rows");
     assert!(args.input.len() >= rows.end.div_ceil(g.out_height) * g.in_pixels(), "the input is short");
     let no_empty_window = |out: usize, extent, axis| (0..out).all(|at| taps(at, extent, axis).1 > 0);

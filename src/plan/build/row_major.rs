@@ -17,6 +17,7 @@ use crate::graph::{BinaryOp, Excite, Node, Op, ValueId};
 use crate::plan::Io;
 use crate::plan::layout::Blocked;
 use crate::plan::step::{Place, PlainOp, PlainOperand, PlainWork, View, Work};
+use crate::run::pool::pool_kind;
 use crate::tensor::DType;
 
 /// Why a step is one of these.
@@ -102,7 +103,8 @@ impl<'g> Builder<'g> {
         match &node.op {
             Op::Pool(window) => {
                 let wide = self.graph.shape(x).last().is_some_and(|&width| width >= LANES);
-                (wide && pool::supports(window.kernel, window.stride, window.dilation)).then(|| vec![x])
+                (wide && pool::supports(pool_kind(window), window.kernel, window.stride, window.dilation))
+                    .then(|| vec![x])
             }
             Op::GlobalPool(_) | Op::Unary(_) | Op::BatchNorm { .. } => Some(vec![x]),
             Op::Binary(_) => {

@@ -6,6 +6,7 @@ use sinew_kernels::plain::pool::supports;
 use super::place::{Checked, Extent, product};
 use super::{Check, Validator, ensure, windows};
 use crate::plan::step::{Plain, PlainOp, PlainOperand, PlainWork, View};
+use crate::run::pool::pool_kind;
 
 impl Validator<'_> {
     pub(super) fn plain(&self, work: &PlainWork) -> Check<u128> {
@@ -18,7 +19,10 @@ impl Validator<'_> {
         match op {
             PlainOp::Pool(pool) => {
                 cost *= windows(pool, pool.stride, &work.input_layout(), *out_size)?;
-                ensure(supports(pool.kernel, pool.stride, pool.dilation), "windows that are too large")?;
+                ensure(
+                    supports(pool_kind(pool), pool.kernel, pool.stride, pool.dilation),
+                    "windows that are too large",
+                )?;
             }
             PlainOp::Unary(_) | PlainOp::Binary { .. } => {}
             PlainOp::Scale { addend, .. } => {
