@@ -1,8 +1,11 @@
 //! Every convolution algorithm that serves a layer, chosen or not, on every instruction set: the evidence for
-//! `plan/choose.rs`. In blocked layout, so that no layout change is timed; GFLOP/s count the direct algorithm.
+//! `plan/choose.rs`. In blocked layout, so that no layout change is timed; GFLOP/s count the direct algorithm, and so does the
+//! share of a loop of multiply-adds, measured right after: Winograd's may be above one.
 //!
 //! `cargo bench --bench conv -- 3x3` takes the layers with that in their name.
 
+#[allow(dead_code, reason = "maps have another limit")]
+mod limit;
 mod shapes;
 
 use std::sync::Arc;
@@ -43,9 +46,18 @@ fn layers(criterion: &mut Criterion) {
                 let input = numbers(model.inputs()[0].len(), 1.0);
                 let mut output = vec![0.0; model.outputs()[0].len()];
                 session.load_inputs(&[Input::F32(&input)]).expect("the input's shape");
+                let mut run = || session.run(&[Input::F32(&input)], &mut [Output::F32(&mut output)]);
+                let mut timed = false;
                 group.bench_function(format!("{variant}/{}", table.isa), |bencher| {
-                    bencher.iter(|| session.run(&[Input::F32(&input)], &mut [Output::F32(&mut output)]));
+                    timed = true;
+                    bencher.iter(&mut run);
                 });
+                if timed {
+                    let fastest = limit::fastest(|| run().expect("it ran before"));
+                    let speed = (2 * macs) as f64 / fastest;
+                    let share = speed / limit::flops(table.isa);
+                    println!("{:50} {:.1} GFLOP/s, {share:.2} of the peak\n", "", speed / 1e9);
+                }
             }
         }
         group.finish();

@@ -1,5 +1,5 @@
-//! Squeeze-and-excitation as exporters write it: every squeeze with every kind of dense layer and gate is found, fused and
-//! gives the values of the file.
+//! Squeeze-and-excitation as exporters write it: every squeeze with every kind of dense layer and gate, of channels, of
+//! pixels or of both, is found, fused and gives the values of the file.
 
 #[path = "support/reference.rs"]
 mod reference;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use reference::{Exact, evaluate};
 use sinew::onnx::{Builder, ImportOptions, import};
-use sinew::optimize::fuse_squeeze_excite;
+use sinew::optimize::{fuse_spatial_excite, fuse_squeeze_excite};
 use sinew::{DType, Data, Model, Options, Result, Session, SessionOptions, Tensor};
 
 const CHANNELS: usize = 20;
@@ -139,8 +139,31 @@ impl File {
             s = self.op("Reshape", &[&s, &shape], &[]);
         }
         self.builder.node("product", "Mul", &["x", &s], &["y"], &[]);
+        Ok(self.encode())
+    }
+
+    /// `x * q`, with a number per pixel; with `both`, joined with `x * s`.
+    fn finish_spatial(mut self, gate: &str, both: Option<&str>) -> Result<Vec<u8>> {
+        let sums = self.dense("Conv", "x", [CHANNELS, 1], 7)?;
+        let q = self.gate(gate, &sums)?;
+        let Some(both) = both else {
+            self.builder.node("product", "Mul", &["x", &q], &["y"], &[]);
+            return Ok(self.encode());
+        };
+        let by_pixel = self.op("Mul", &["x", &q], &[]);
+        let z = self.squeeze("GlobalAveragePool")?;
+        let hidden = self.dense("Conv", &z, [CHANNELS, HIDDEN], 1)?;
+        let hidden = self.op("Relu", &[&hidden], &[]);
+        let sums = self.dense("Conv", &hidden, [HIDDEN, CHANNELS], 99)?;
+        let s = self.gate(gate, &sums)?;
+        let by_channel = self.op("Mul", &["x", &s], &[]);
+        self.builder.node("both", both, &[&by_channel, &by_pixel], &["y"], &[]);
+        Ok(self.encode())
+    }
+
+    fn encode(mut self) -> Vec<u8> {
         self.builder.output("y", DType::F32, [2, CHANNELS, SIZE[0], SIZE[1]]);
-        Ok(self.builder.encode())
+        self.builder.encode()
     }
 }
 
@@ -150,19 +173,55 @@ fn as_written() -> ImportOptions {
     ImportOptions { left_out, ..ImportOptions::default() }
 }
 
+/// Whether the planned file gives the values of its nodes one by one, computed in f64; gives the operators of its steps.
+fn check(bytes: &[u8], what: &str) -> Result<Vec<String>> {
+    let x = numbers(2 * CHANNELS * SIZE[0] * SIZE[1], 5);
+    let graph = import(bytes, &as_written())?.graph;
+    let data = x.iter().map(|&x| f64::from(x)).collect();
+    let want = evaluate(&graph, &[Exact::new(graph.shape(graph.inputs[0]).to_vec(), data)]).remove(0);
+    let graph = import(bytes, &ImportOptions::default())?.graph;
+    let model = Arc::new(Model::new(graph, &Options::default())?);
+    let shape = model.inputs()[0].shape.clone();
+    let mut session = Session::new(Arc::clone(&model), SessionOptions::default())?;
+    let got = session.run_tensors(&[Tensor::f32(shape, x)?])?.remove(0);
+    let errors = want.values.iter().zip(&want.error).zip(got.as_f32().unwrap_or_default());
+    for ((want, error), &got) in errors {
+        let bound = 2.0 * error * f64::from(f32::EPSILON);
+        assert!((f64::from(got) - want).abs() <= bound, "{what}: {got} is not {want}");
+    }
+    Ok(model.plan().steps.iter().map(|step| step.op.to_string()).collect())
+}
+
+/// Gates of pixels (sSE), and of pixels and channels (scSE).
+#[test]
+fn gates_of_pixels_are_found() -> Result<()> {
+    for gate in ["Sigmoid", "HardSigmoid 1/6", "HardSigmoid apart"] {
+        for (both, step) in [(None, "multiply"), (Some("Add"), "scale-both"), (Some("Max"), "scale-both")] {
+            let what = format!("{gate}, {both:?}");
+            let bytes = File::new().finish_spatial(gate, both)?;
+            let graph = import(&bytes, &ImportOptions::default())?.graph;
+            let found = fuse_spatial_excite::found(&graph);
+            let mut names = vec!["spatial_excite"];
+            names.extend(both.map(|_| "concurrent_excite"));
+            assert!(found.iter().all(|found| found.missed.is_none()), "{what}: {found:?}");
+            assert_eq!(found.iter().map(|found| found.what).collect::<Vec<_>>(), names, "{what}");
+            let steps = check(&bytes, &what)?;
+            let passes = ["multiply", "add", "maximum", "scale", "scale-both"];
+            let passes: Vec<_> = steps.iter().filter(|step| passes.contains(&step.as_str())).collect();
+            assert_eq!(passes, [step], "{what}: one pass over the map");
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn every_form_of_the_exporters_is_found() -> Result<()> {
-    let x = numbers(2 * CHANNELS * SIZE[0] * SIZE[1], 5);
     for squeeze in ["GlobalAveragePool", "ReduceMean", "ReduceMean without dimensions", "AveragePool"] {
         for dense in ["Conv", "Conv without bias", "Gemm", "MatMul", "MatMul and Add"] {
             for gate in ["Sigmoid", "HardSigmoid 1/6", "HardSigmoid 1/5", "HardSigmoid apart"] {
                 for branches in [1, 3] {
                     let what = format!("{squeeze}, {dense}, {gate}, {branches} branches");
                     let bytes = File::new().finish([squeeze, dense, gate], branches)?;
-                    let graph = import(&bytes, &as_written())?.graph;
-                    let data = x.iter().map(|&x| f64::from(x)).collect();
-                    let want = evaluate(&graph, &[Exact::new(graph.shape(graph.inputs[0]).to_vec(), data)])
-                        .remove(0);
                     let graph = import(&bytes, &ImportOptions::default())?.graph;
                     let found = fuse_squeeze_excite::found(&graph);
                     let name = if branches > 1 { "aggregate_excite" } else { "squeeze_excite" };
@@ -170,18 +229,9 @@ fn every_form_of_the_exporters_is_found() -> Result<()> {
                         matches!(&found[..], [found] if found.missed.is_none() && found.what == name),
                         "{what}: {found:?}"
                     );
-                    let model = Arc::new(Model::new(graph, &Options::default())?);
-                    let steps = &model.plan().steps;
-                    assert_eq!(steps.iter().filter(|step| step.op == "gate").count(), 1, "{what}");
-                    assert!(steps.iter().all(|step| !matches!(&*step.op, "Conv" | "Dense")), "{what}");
-                    let shape = model.inputs()[0].shape.clone();
-                    let mut session = Session::new(model, SessionOptions::default())?;
-                    let got = session.run_tensors(&[Tensor::f32(shape, x.clone())?])?.remove(0);
-                    let errors = want.values.iter().zip(&want.error).zip(got.as_f32().unwrap_or_default());
-                    for ((want, error), &got) in errors {
-                        let bound = 2.0 * error * f64::from(f32::EPSILON);
-                        assert!((f64::from(got) - want).abs() <= bound, "{what}: {got} is not {want}");
-                    }
+                    let steps = check(&bytes, &what)?;
+                    assert_eq!(steps.iter().filter(|step| *step == "gate").count(), 1, "{what}");
+                    assert!(steps.iter().all(|step| step != "Conv" && step != "Dense"), "{what}");
                 }
             }
         }
