@@ -204,19 +204,23 @@ fn pack_planes<S: Simd, T: Element>(
     out: &mut [Block],
 ) {
     let mut buffers = [[0.0; LANES]; LANES];
-    let (chunks, rest) = out.as_chunks_mut::<LANES>();
+    let pixels = out.len();
     let mut at = 0;
-    for out in chunks.chunks_mut(ROW) {
-        let blocks = out.len();
+    while pixels - at >= LANES || (at > 0 && at < pixels) {
+        // Pixels left over go with some before them once more.
+        at = at.min(pixels - LANES);
+        let (tiles, _) = out[at..].as_chunks_mut::<LANES>();
+        let blocks = tiles.len().min(ROW);
         let mut rows = [&T::ZEROS[..blocks]; LANES];
         for (channel, row) in rows[..live].iter_mut().enumerate() {
             *row = &data[channel * channel_stride + at..].as_chunks().0[..blocks];
         }
-        for (i, out) in out.iter_mut().enumerate() {
+        for (i, out) in tiles[..blocks].iter_mut().enumerate() {
             simd.transpose(T::rows(&rows, i, &mut buffers), out);
         }
         at += blocks * LANES;
     }
+    let rest = &mut out[at..];
     if !rest.is_empty() {
         for (channel, row) in buffers.iter_mut().enumerate() {
             *row = if channel < live {
@@ -298,10 +302,12 @@ pub(crate) fn unpack<S: Simd>(simd: S, args: &UnpackArgs<'_>, pixels: Range<usiz
 #[inline(always)]
 fn unpack_planes<S: Simd>(simd: S, input: &[Block], channel_stride: usize, live: usize, out: &mut [f32]) {
     let mut columns = [[0.0; LANES]; LANES];
-    let (chunks, rest) = input.as_chunks::<LANES>();
     let mut at = 0;
-    for input in chunks {
-        simd.transpose(input.each_ref(), &mut columns);
+    while input.len() - at >= LANES || (at > 0 && at < input.len()) {
+        // Pixels left over go with some before them once more.
+        at = at.min(input.len() - LANES);
+        let Some(tile) = input[at..].first_chunk::<LANES>() else { unreachable!("a whole tile") };
+        simd.transpose(tile.each_ref(), &mut columns);
         for (channel, column) in columns[..live].iter().enumerate() {
             if let Some(out) = out[channel * channel_stride + at..][..LANES].first_chunk_mut() {
                 simd.store(out, simd.canonical_nan(simd.load(column)));
@@ -309,6 +315,7 @@ fn unpack_planes<S: Simd>(simd: S, input: &[Block], channel_stride: usize, live:
         }
         at += LANES;
     }
+    let rest = &input[at..];
     if !rest.is_empty() {
         let mut last = [[0.0; LANES]; LANES];
         last[..rest.len()].copy_from_slice(rest);
