@@ -158,7 +158,7 @@ pub(crate) fn row<S: Simd, const M: usize, const N: usize, const G: usize>(
     }
 }
 
-/// What [`row`] computes where every output is of the input at its own place: one address for a tile, and so a third fewer
+/// What [`row`] computes where every output is of the input at its own place: one address for a tile, and so a third of the
 /// instructions around its inner loop.
 #[inline(always)]
 pub(crate) fn pointwise_row<S: Simd, const M: usize, const N: usize>(
@@ -176,23 +176,16 @@ pub(crate) fn pointwise_row<S: Simd, const M: usize, const N: usize>(
         let mut input = &chunk.input[places[tile * (M + 1) + 1] as usize..];
         for lanes in chunk.lanes {
             let lanes = usize::from(*lanes).min(LANES);
-            let x: &[Block; M] = input[..M].try_into().expect("M");
+            let x = &input[..M];
             let mut w = weights;
             unroll!(j < N <= 4, { (w[j], weights[j]) = weights[j].split_at(lanes) });
-            macro_rules! meet {
-                ($lane:expr) => {
-                    let lane = $lane;
-                    let mut v = [simd.splat(0.0); N];
-                    unroll!(j < N <= 4, { v[j] = simd.load(&w[j][lane]) });
-                    unroll!(i < M <= 16, {
-                        let x = simd.splat(x[i][lane]);
-                        unroll!(j < N <= 4, { sums[i][j] = simd.mul_add(x, v[j], sums[i][j]) });
-                    });
-                };
-            }
-            for lane in 0..lanes {
-                meet!(lane);
-            }
+            sums = accumulate::<S, M, N, LANES>(
+                simd,
+                sums,
+                w,
+                #[inline(always)]
+                |i| &x[i],
+            );
             input = input.get(chunk.in_plane..).unwrap_or(&[]);
         }
         row.end(simd, sums, tile * M, out);
