@@ -10,8 +10,10 @@
 //! as a product with zero.
 //!
 //! A tile is P pixels of one output row. Each input pixel under a tap row is loaded once and meets all weights of
-//! up to three taps, which are in registers: the loads would be the limit otherwise, one per product.
+//! a tap row, which are in registers: the loads would be the limit otherwise, one per product. Where a block is
+//! several registers a tile is of half a block, so that seven pixels and seven weights fit.
 
+use core::hint::cold_path;
 use core::ops::Range;
 
 use crate::conv::ConvGeometry;
@@ -82,7 +84,7 @@ pub(crate) type StripFn = fn(strip: &Strip<'_>, out: &mut [Block]);
 /// The tiles of one instruction set.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Strips<'a> {
-    /// Kernel size, stride, tiles.
+    /// Kernel size, stride, tiles; for windows as [`fits`] says.
     pub(crate) windows: &'a [(usize, usize, Sizes<'a, StripFn>)],
     /// For all other windows.
     pub(crate) any: Sizes<'a, StripFn>,
@@ -113,6 +115,17 @@ pub(crate) use strips;
 /// still.
 const FINISH_PIXELS: usize = 128;
 
+/// Whether a [`strip`] computes it: a window of this size and stride without dilation, of which in every output at least
+/// one tap column is inside the image, the last one to the left and the first one to the right.
+fn fits(geometry: &ConvGeometry, kernel: usize, stride: usize) -> bool {
+    let last = geometry.out_width.saturating_sub(1) * stride;
+    geometry.kernel == [kernel; 2]
+        && geometry.stride == [stride; 2]
+        && geometry.dilation == [1, 1]
+        && geometry.pad_left < kernel
+        && last < geometry.in_width + geometry.pad_left
+}
+
 /// Computes `pixels` of all blocks in `out`.
 pub(crate) fn run(
     strips: &Strips<'_>,
@@ -123,9 +136,7 @@ pub(crate) fn run(
     args.check(&pixels, out);
     let geometry = &args.geometry;
     let (width, plane) = (geometry.out_width, geometry.out_pixels());
-    let window = strips.windows.iter().find(|(kernel, stride, _)| {
-        geometry.kernel == [*kernel; 2] && geometry.stride == [*stride; 2] && geometry.dilation == [1, 1]
-    });
+    let window = strips.windows.iter().find(|(kernel, stride, _)| fits(geometry, *kernel, *stride));
     if pixels.is_empty() {
         return;
     }
@@ -160,22 +171,16 @@ pub(crate) fn run(
     }
 }
 
-/// No tile reads more columns: 8 pixels, 2 apart, under 5 or 7 taps.
-const WIDEST: usize = 21;
-
-/// Tiles of `P` pixels, for windows of `K` x `K` taps `STRIDE` apart, without dilation. `STRIDE` is at most `K`.
+/// Tiles of `P` pixels, for windows of `K` x `K` taps `STRIDE` apart that [`fits`] accepts, each for one of `parts` after
+/// the other: together they are a block.
 #[inline(always)]
-pub(crate) fn strip<S: Simd, const K: usize, const STRIDE: usize, const P: usize>(
-    simd: S,
+pub(crate) fn strip<S: Simd, const N: usize, const K: usize, const STRIDE: usize, const P: usize>(
+    parts: [S; N],
     strip: &Strip<'_>,
     out: &mut [Block],
 ) {
-    const { assert!(STRIDE <= K, "the next tile starts within the columns of this one") };
     let ConvGeometry { in_height, in_width, out_width, pad_top, pad_left, .. } = strip.geometry;
-    let columns = (P - 1) * STRIDE + K;
     let weights = strip.weights.as_chunks::<K>().0;
-    let mut padded = [[0.0; LANES]; WIDEST];
-    let padded = &mut padded[..columns];
     for row in 0..strip.rows {
         // the tap rows inside the image; where there is none, no input is read
         let start = (strip.y + row) * STRIDE;
@@ -183,27 +188,17 @@ pub(crate) fn strip<S: Simd, const K: usize, const STRIDE: usize, const P: usize
         let end_tap = (pad_top + in_height).saturating_sub(start).clamp(first_tap, K);
         let weights = &weights[first_tap..end_tap];
         let first_row = if weights.is_empty() { 0 } else { start + first_tap - pad_top };
-        let input = &strip.input[first_row * in_width..];
+        let input = &strip.input[first_row * in_width..][..weights.len() * in_width];
         for tile in 0..strip.tiles {
             // wraps to beyond the row where the tile starts left of it
             let first = ((strip.x + tile * P) * STRIDE).wrapping_sub(pad_left);
-            let is_inside = first < in_width && columns <= in_width - first;
-            let mut sums = [simd.splat(0.0); P];
-            let mut rows = input;
-            for weights in weights {
-                let (row, rest) = rows.split_at(in_width);
-                let pixels = if is_inside {
-                    &row[first..][..columns]
-                } else {
-                    for (c, pixel) in padded.iter_mut().enumerate() {
-                        *pixel = row.get(first.wrapping_add(c)).copied().unwrap_or([0.0; LANES]);
-                    }
-                    &*padded
-                };
-                sums = tap_row::<S, K, STRIDE, P>(simd, sums, pixels, weights);
-                rows = rest;
+            for simd in parts {
+                let mut sums = [simd.splat(0.0); P];
+                for (weights, row) in weights.iter().zip(input.chunks_exact(in_width)) {
+                    sums = tap_row::<S, K, STRIDE, P>(simd, sums, row, first, weights);
+                }
+                store(simd, strip, sums, row * out_width + strip.x + tile * P, out);
             }
-            store(simd, strip, sums, row * out_width + strip.x + tile * P, out);
         }
     }
 }
@@ -229,43 +224,65 @@ fn store<S: Simd, const P: usize>(
     unroll!(i < P <= 16, { simd.store(&mut out[i], simd.add(simd.clamp(sums[i], low, high), zero)) });
 }
 
-/// One tap row of a tile, whose first pixel meets the first tap: three taps at a time, which is as many as fit in
-/// registers beside the sums.
+/// One tap row of a tile, whose first tap lies over column `first` of the input's row.
 #[inline(always)]
 fn tap_row<S: Simd, const K: usize, const STRIDE: usize, const P: usize>(
     simd: S,
-    mut sums: [S::Vector; P],
-    pixels: &[Block],
+    sums: [S::Vector; P],
+    row: &[Block],
+    first: usize,
     weights: &[Block; K],
 ) -> [S::Vector; P] {
-    let pixels = &pixels[..(P - 1) * STRIDE + K];
-    unroll!(group < K <= 16, {
-        let tap = group * 3;
-        if tap + 3 <= K {
-            sums = taps::<S, 3, STRIDE, P>(simd, sums, &pixels[tap..], &weights[tap..]);
-        } else if tap + 2 == K {
-            sums = taps::<S, 2, STRIDE, P>(simd, sums, &pixels[tap..], &weights[tap..]);
-        } else if tap + 1 == K {
-            sums = taps::<S, 1, STRIDE, P>(simd, sums, &pixels[tap..], &weights[tap..]);
-        }
-    });
-    sums
+    // From the last tap of the first output to the first tap of the last one all columns are inside the image.
+    let end = (P - 1) * STRIDE + 1;
+    let columns = end - 1 + K;
+    // With many taps the columns at the edges do not fit in registers, into which the compiler loads them all.
+    if K > 5 && first < row.len() && columns <= row.len() - first {
+        let row = &row[first..][..columns];
+        return multiply::<S, K, STRIDE, P>(
+            simd,
+            sums,
+            weights,
+            #[inline(always)]
+            |c| simd.load(&row[c]),
+        );
+    }
+    let inside = match end >= K {
+        true => &row[first.wrapping_add(K - 1)..][..end + 1 - K],
+        false => &[],
+    };
+    multiply::<S, K, STRIDE, P>(
+        simd,
+        sums,
+        weights,
+        #[inline(always)]
+        |c| {
+            if c + 1 >= K && c < end {
+                simd.load(&inside[c + 1 - K])
+            } else if let Some(pixel) = row.get(first.wrapping_add(c)) {
+                simd.load(pixel)
+            } else {
+                cold_path();
+                simd.splat(0.0)
+            }
+        },
+    )
 }
 
-/// `K` taps of one row: pixel `c` is under tap `t` of output `(c - t) / STRIDE`.
+/// Column `c` is under tap `t` of output `(c - t) / STRIDE`.
 #[inline(always)]
-fn taps<S: Simd, const K: usize, const STRIDE: usize, const P: usize>(
+fn multiply<S: Simd, const K: usize, const STRIDE: usize, const P: usize>(
     simd: S,
     mut sums: [S::Vector; P],
-    pixels: &[Block],
-    weights: &[Block],
+    weights: &[Block; K],
+    column: impl Fn(usize) -> S::Vector,
 ) -> [S::Vector; P] {
     let mut w = [simd.splat(0.0); K];
-    unroll!(t < K <= 4, { w[t] = simd.load(&weights[t]) });
+    unroll!(t < K <= 16, { w[t] = simd.load(&weights[t]) });
     unroll!(c < 32, {
         if c < (P - 1) * STRIDE + K {
-            let x = simd.load(&pixels[c]);
-            unroll!(t < K <= 4, {
+            let x = column(c);
+            unroll!(t < K <= 16, {
                 if c >= t && (c - t) % STRIDE == 0 && (c - t) / STRIDE < P {
                     let i = (c - t) / STRIDE;
                     sums[i] = simd.mul_add(x, w[t], sums[i]);

@@ -3,6 +3,9 @@
 //! A vector is one *block*: 16 channels, 64 bytes, on every instruction set. An algorithm is written once,
 //! generic over a token `S: Simd`; holding the token proves that its instructions may run. All operations
 //! give the same bits on every instruction set, but for the payload and sign of a NaN.
+//!
+//! A token may stand for a part of the lanes instead: its vectors hold these, its loads read and its stores write these.
+//! Algorithms in which no lane sees another one can run for one part after the other, in fewer registers.
 
 #![allow(unsafe_code, reason = "the trait's contract is `unsafe`; see its safety section")]
 
@@ -13,7 +16,7 @@ use crate::{Block, LANES};
 /// # Safety
 /// The type must be constructible only where its instructions may run.
 pub unsafe trait Simd: Copy {
-    /// One block in registers: `__m512`, `[__m256; 2]`, `[float32x4_t; 4]` or `[f32; 16]`.
+    /// One block in registers: `__m512`, `[__m256; 2]`, `[float32x4_t; 4]` or `[f32; 16]`; or a part of one.
     type Vector: Copy;
 
     /// Whether to leave out what is written once more for common cases: so it is in the scalar path, which is to be
@@ -24,7 +27,7 @@ pub unsafe trait Simd: Copy {
     fn splat(self, x: f32) -> Self::Vector;
     /// The block in memory.
     fn load(self, from: &Block) -> Self::Vector;
-    /// Stores all 16 lanes.
+    /// Stores all lanes of the vector.
     fn store(self, to: &mut Block, v: Self::Vector);
     /// `a + b`.
     fn add(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
@@ -110,6 +113,27 @@ macro_rules! simd_ops {
     )*};
 }
 pub(crate) use simd_ops;
+
+/// Writes the operations that go register by register: each body is for one register of the vector, whose registers are
+/// listed.
+macro_rules! by_register {
+    ($registers:tt; $($name:ident $args:tt = $body:expr;)*) => {$(
+        by_register!(@one $registers $name $args $args $body);
+    )*};
+    (@one [$($i:literal)*] $name:ident ($($arg:ident),*) $args:tt $body:expr) => {
+        #[inline(always)]
+        fn $name(self, $($arg: Self::Vector),*) -> Self::Vector {
+            // SAFETY: holding `self` proves the features.
+            unsafe { [$(by_register!(@at $i $args $body)),*] }
+        }
+    };
+    (@at $i:literal ($($arg:ident),*) $body:expr) => {{
+        $(let $arg = $arg[$i];)*
+        $body
+    }};
+}
+#[allow(unused_imports, reason = "used by each instruction set with several registers to a block")]
+pub(crate) use by_register;
 
 /// Repeats a block for each `i` below a constant of at most 16 (or 4), as straight code: the optimizer leaves
 /// wide tiles as loops, with their sums in memory. Arrays of sums are to be indexed in here only.

@@ -26,219 +26,11 @@ use crate::plain::pool::PlainPoolArgs;
 use crate::plain::{self, PlainGlobalArgs, PlainScaleArgs};
 use crate::pool::{self, PoolArgs, PoolKind};
 use crate::probe::{self, ProbeKernel};
-use crate::simd::{Simd, simd_ops};
+use crate::simd::Simd;
 use crate::{Block, LANES};
 
-#[derive(Clone, Copy)]
-pub(crate) struct Avx2(());
-
-impl Avx2 {
-    #[inline]
-    #[target_feature(enable = "avx2,fma")]
-    pub(crate) fn new() -> Self {
-        Self(())
-    }
-}
-
-type Pair = [__m256; 2];
-const SIGN: i32 = i32::MIN;
-
-/// `vmaxps` gives its second operand where either is NaN: only a NaN in `a` is left to carry over.
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-fn nan_of(a: __m256, result: __m256) -> __m256 {
-    nan_of_two(a, a, result)
-}
-
-/// The result with a NaN wherever `a` or `b` is one: a lane of ones is a NaN.
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-fn nan_of_two(a: __m256, b: __m256, result: __m256) -> __m256 {
-    _mm256_or_ps(result, _mm256_cmp_ps::<_CMP_UNORD_Q>(a, b))
-}
-
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-fn exp2_int(n: __m256) -> __m256 {
-    _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(
-        _mm256_cvtps_epi32(n),
-        _mm256_set1_epi32(127),
-    )))
-}
-
-/// In two steps: the first is exact, the second rounds.
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-fn scale_exp2(a: __m256, n: __m256) -> __m256 {
-    let n = _mm256_cvtps_epi32(n);
-    let low = _mm256_srai_epi32::<1>(n);
-    let high = _mm256_sub_epi32(n, low);
-    let bias = _mm256_set1_epi32(127);
-    let low = _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(low, bias)));
-    let high = _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(high, bias)));
-    _mm256_mul_ps(_mm256_mul_ps(a, low), high)
-}
-
-/// The bits of `a` but for the sign.
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-fn copysign(a: __m256, b: __m256) -> __m256 {
-    let sign = _mm256_castsi256_ps(_mm256_set1_epi32(SIGN));
-    _mm256_or_ps(_mm256_andnot_ps(sign, a), _mm256_and_ps(sign, b))
-}
-
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-fn exponent(a: __m256) -> __m256 {
-    _mm256_cvtepi32_ps(_mm256_sub_epi32(
-        _mm256_srli_epi32::<23>(_mm256_castps_si256(a)),
-        _mm256_set1_epi32(127),
-    ))
-}
-
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-fn mantissa(a: __m256) -> __m256 {
-    let fraction = _mm256_and_si256(_mm256_castps_si256(a), _mm256_set1_epi32(0x007f_ffff));
-    _mm256_castsi256_ps(_mm256_or_si256(fraction, _mm256_set1_epi32(0x3f80_0000)))
-}
-
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-fn canonical_nan(a: __m256) -> __m256 {
-    let nan = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fc0_0000));
-    _mm256_blendv_ps(a, nan, _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a))
-}
-
-/// Two lanes of each quarter, then the quarters in order.
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-fn unzip<const LANES: i32>(a: __m256, b: __m256) -> __m256 {
-    let quarters = _mm256_castps_pd(_mm256_shuffle_ps::<LANES>(a, b));
-    _mm256_castpd_ps(_mm256_permute4x64_pd::<0xd8>(quarters))
-}
-
-/// 8 x 8: pairs of rows, then of pairs, then the halves.
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-fn transpose(r: [__m256; 8]) -> [__m256; 8] {
-    let (a0, a1) = (_mm256_unpacklo_ps(r[0], r[1]), _mm256_unpackhi_ps(r[0], r[1]));
-    let (b0, b1) = (_mm256_unpacklo_ps(r[2], r[3]), _mm256_unpackhi_ps(r[2], r[3]));
-    let (c0, c1) = (_mm256_unpacklo_ps(r[4], r[5]), _mm256_unpackhi_ps(r[4], r[5]));
-    let (d0, d1) = (_mm256_unpacklo_ps(r[6], r[7]), _mm256_unpackhi_ps(r[6], r[7]));
-    let (e0, e1) = (_mm256_shuffle_ps::<0x44>(a0, b0), _mm256_shuffle_ps::<0xee>(a0, b0));
-    let (e2, e3) = (_mm256_shuffle_ps::<0x44>(a1, b1), _mm256_shuffle_ps::<0xee>(a1, b1));
-    let (f0, f1) = (_mm256_shuffle_ps::<0x44>(c0, d0), _mm256_shuffle_ps::<0xee>(c0, d0));
-    let (f2, f3) = (_mm256_shuffle_ps::<0x44>(c1, d1), _mm256_shuffle_ps::<0xee>(c1, d1));
-    [
-        _mm256_permute2f128_ps::<0x20>(e0, f0),
-        _mm256_permute2f128_ps::<0x20>(e1, f1),
-        _mm256_permute2f128_ps::<0x20>(e2, f2),
-        _mm256_permute2f128_ps::<0x20>(e3, f3),
-        _mm256_permute2f128_ps::<0x31>(e0, f0),
-        _mm256_permute2f128_ps::<0x31>(e1, f1),
-        _mm256_permute2f128_ps::<0x31>(e2, f2),
-        _mm256_permute2f128_ps::<0x31>(e3, f3),
-    ]
-}
-
-// SAFETY: `new` is callable only where avx2 and fma are enabled.
-unsafe impl Simd for Avx2 {
-    type Vector = Pair;
-    simd_ops! {
-        splat(x: f32) -> Pair = [_mm256_set1_ps(x); 2];
-        load(from: &Block) -> Pair = [_mm256_loadu_ps(from.as_ptr()), _mm256_loadu_ps(from.as_ptr().add(8))];
-        store(to: &mut Block, v: Pair) = {
-            _mm256_storeu_ps(to.as_mut_ptr(), v[0]);
-            _mm256_storeu_ps(to.as_mut_ptr().add(8), v[1])
-        };
-        add(a: Pair, b: Pair) -> Pair = [_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1])];
-        sub(a: Pair, b: Pair) -> Pair = [_mm256_sub_ps(a[0], b[0]), _mm256_sub_ps(a[1], b[1])];
-        mul(a: Pair, b: Pair) -> Pair = [_mm256_mul_ps(a[0], b[0]), _mm256_mul_ps(a[1], b[1])];
-        div(a: Pair, b: Pair) -> Pair = [_mm256_div_ps(a[0], b[0]), _mm256_div_ps(a[1], b[1])];
-        sqrt(a: Pair) -> Pair = [_mm256_sqrt_ps(a[0]), _mm256_sqrt_ps(a[1])];
-        mul_add(a: Pair, b: Pair, c: Pair) -> Pair =
-            [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])];
-        neg(a: Pair) -> Pair = {
-            let sign = _mm256_castsi256_ps(_mm256_set1_epi32(SIGN));
-            [_mm256_xor_ps(a[0], sign), _mm256_xor_ps(a[1], sign)]
-        };
-        abs(a: Pair) -> Pair = {
-            let rest = _mm256_castsi256_ps(_mm256_set1_epi32(!SIGN));
-            [_mm256_and_ps(a[0], rest), _mm256_and_ps(a[1], rest)]
-        };
-        max(a: Pair, b: Pair) -> Pair =
-            [nan_of(a[0], _mm256_max_ps(a[0], b[0])), nan_of(a[1], _mm256_max_ps(a[1], b[1]))];
-        min(a: Pair, b: Pair) -> Pair =
-            [nan_of(a[0], _mm256_min_ps(a[0], b[0])), nan_of(a[1], _mm256_min_ps(a[1], b[1]))];
-        // One comparison finds a NaN in `a` or `b`; the last maximum carries one in `c` over.
-        max3(a: Pair, b: Pair, c: Pair) -> Pair = [
-            nan_of_two(a[0], b[0], _mm256_max_ps(_mm256_max_ps(a[0], b[0]), c[0])),
-            nan_of_two(a[1], b[1], _mm256_max_ps(_mm256_max_ps(a[1], b[1]), c[1])),
-        ];
-        min3(a: Pair, b: Pair, c: Pair) -> Pair = [
-            nan_of_two(a[0], b[0], _mm256_min_ps(_mm256_min_ps(a[0], b[0]), c[0])),
-            nan_of_two(a[1], b[1], _mm256_min_ps(_mm256_min_ps(a[1], b[1]), c[1])),
-        ];
-        relu(a: Pair) -> Pair = {
-            let zero = _mm256_setzero_ps();
-            [_mm256_add_ps(_mm256_max_ps(zero, a[0]), zero), _mm256_add_ps(_mm256_max_ps(zero, a[1]), zero)]
-        };
-        // Where the operands are equal or one is NaN, these give the second one.
-        clamp(a: Pair, low: Pair, high: Pair) -> Pair = [
-            _mm256_min_ps(high[0], _mm256_max_ps(low[0], a[0])),
-            _mm256_min_ps(high[1], _mm256_max_ps(low[1], a[1])),
-        ];
-        select_gt(a: Pair, b: Pair, yes: Pair, no: Pair) -> Pair = [
-            _mm256_blendv_ps(no[0], yes[0], _mm256_cmp_ps::<_CMP_GT_OQ>(a[0], b[0])),
-            _mm256_blendv_ps(no[1], yes[1], _mm256_cmp_ps::<_CMP_GT_OQ>(a[1], b[1])),
-        ];
-        copysign(a: Pair, b: Pair) -> Pair = [copysign(a[0], b[0]), copysign(a[1], b[1])];
-        round(a: Pair) -> Pair = [
-            _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a[0]),
-            _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a[1]),
-        ];
-        exp2_int(n: Pair) -> Pair = [exp2_int(n[0]), exp2_int(n[1])];
-        scale_exp2(a: Pair, n: Pair) -> Pair = [scale_exp2(a[0], n[0]), scale_exp2(a[1], n[1])];
-        exponent(a: Pair) -> Pair = [exponent(a[0]), exponent(a[1])];
-        mantissa(a: Pair) -> Pair = [mantissa(a[0]), mantissa(a[1])];
-        canonical_nan(a: Pair) -> Pair = [canonical_nan(a[0]), canonical_nan(a[1])];
-        transpose(from: [&Block; 16], to: &mut [Block; 16]) = {
-            for i in [0, 8] {
-                for j in [0, 8] {
-                    let mut tile = [_mm256_setzero_ps(); 8];
-                    for (tile, from) in tile.iter_mut().zip(&from[i..i + 8]) {
-                        *tile = _mm256_loadu_ps(from.as_ptr().add(j));
-                    }
-                    for (tile, to) in transpose(tile).into_iter().zip(&mut to[j..j + 8]) {
-                        _mm256_storeu_ps(to.as_mut_ptr().add(i), tile);
-                    }
-                }
-            }
-        };
-        unzip(a: Pair, b: Pair) -> [Pair; 2] = [
-            [unzip::<0x88>(a[0], a[1]), unzip::<0x88>(b[0], b[1])],
-            [unzip::<0xdd>(a[0], a[1]), unzip::<0xdd>(b[0], b[1])],
-        ];
-        prefetch(at: &Block) = _mm_prefetch::<_MM_HINT_T1>(at.as_ptr().cast());
-    }
-
-    /// A group of 4 is a quarter of the block, within which `vpermilps` permutes; one of 8 is a register, one of 16 the block.
-    #[inline(always)]
-    fn spread<const G: usize>(self, from: &Block, lane: usize) -> Pair {
-        const { assert!(G == 4 || G == 8 || G == LANES, "groups of 4, 8 or 16 channels") };
-        if G > 4 {
-            // SAFETY: holding `self` proves the features.
-            return unsafe { [_mm256_set1_ps(from[lane]), _mm256_set1_ps(from[LANES - G + lane])] };
-        }
-        let v = self.load(from);
-        // SAFETY: as above.
-        unsafe {
-            let table = _mm256_set1_epi32(lane as i32);
-            [_mm256_permutevar_ps(v[0], table), _mm256_permutevar_ps(v[1], table)]
-        }
-    }
-}
+mod registers;
+use registers::{Avx2, Half};
 
 entry_points! {
     [#[target_feature(enable = "avx2,fma")]] Avx2::new();
@@ -262,7 +54,8 @@ entry_points! {
     plain_image_avx2[M, N](row: &PlainRow<'_>, out: &mut [&mut [Block]]) = plain_image::row::<_, M, N>;
     maxmin_avx2(input: &[Block], positive: &mut [Block], negative: &mut [Block]) = elementwise::maxmin;
     depthwise_any_avx2[P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip_of_any::<_, P>;
-    depthwise_strip_avx2[K, STRIDE, P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip::<_, K, STRIDE, P>;
+    depthwise_strip_avx2[K, STRIDE, P](strip: &Strip<'_>, out: &mut [Block]) =
+        |_, strip, out| depthwise::strip::<_, 2, K, STRIDE, P>(Half::both(), strip, out);
     pack_avx2(args: &PackArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = layout::pack;
     unpack_avx2(args: &UnpackArgs<'_>, pixels: Range<usize>, out: &mut [f32]) = layout::unpack;
     softmax_avx2(args: &SoftmaxArgs<'_>, pixels: Range<usize>, out: &mut [Block]) =
@@ -398,8 +191,8 @@ fn grouped_6x1_avx2(
 
 #[target_feature(enable = "avx2,fma")]
 fn depthwise_avx2(args: &DepthwiseArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
-    // 8 sums + 6 of weights + 2 of a pixel = 16 of 16 registers.
-    let strips = strips!(depthwise_strip_avx2: 1 3 4, depthwise_any_avx2: 1 4, epilogue_avx2);
+    // Of half a block: 7 sums, at most 7 of weights and 1 of a pixel are 15 of 16 registers.
+    let strips = strips!(depthwise_strip_avx2: 1 4 7, depthwise_any_avx2: 1 4, epilogue_avx2);
     depthwise::run(&strips, args, pixels, out);
 }
 

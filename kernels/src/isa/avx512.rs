@@ -153,7 +153,8 @@ entry_points! {
     plain_image_avx512[M, N](row: &PlainRow<'_>, out: &mut [&mut [Block]]) = plain_image::row::<_, M, N>;
     maxmin_avx512(input: &[Block], positive: &mut [Block], negative: &mut [Block]) = elementwise::maxmin;
     depthwise_any_avx512[P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip_of_any::<_, P>;
-    depthwise_strip_avx512[K, STRIDE, P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip::<_, K, STRIDE, P>;
+    depthwise_strip_avx512[K, STRIDE, P](strip: &Strip<'_>, out: &mut [Block]) =
+        |simd, strip, out| depthwise::strip::<_, 1, K, STRIDE, P>([simd], strip, out);
     global_pool_avx512(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
     grouped_tile_avx512[M](row: &GroupedRow<'_>, first: usize, at: usize, out: &mut [&mut [Block]]) = grouped::tile::<_, M>;
 }
@@ -253,7 +254,7 @@ fn grouped_14x1_avx512(
 
 #[target_feature(enable = "avx512f")]
 fn depthwise_avx512(args: &DepthwiseArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
-    // 7 sums + 3 of weights + 1 of a pixel = 11 of 32 registers; 8 chains would hide the latency by themselves, but the
+    // 7 sums, at most 7 of weights and 1 of a pixel are 15 of 32 registers; 8 chains would hide the latency by themselves, but the
     // maps of most networks are a power of two times 7 pixels wide.
     let strips = strips!(depthwise_strip_avx512: 1 4 7, depthwise_any_avx512: 1 4, epilogue_avx512);
     depthwise::run(&strips, args, pixels, out);

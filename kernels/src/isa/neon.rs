@@ -26,175 +26,11 @@ use crate::plain::pool::PlainPoolArgs;
 use crate::plain::{self, PlainGlobalArgs, PlainScaleArgs};
 use crate::pool::{self, PoolArgs, PoolKind};
 use crate::probe::{self, ProbeKernel};
-use crate::simd::{Simd, simd_ops};
+use crate::simd::Simd;
 use crate::{Block, LANES};
 
-#[derive(Clone, Copy)]
-pub(crate) struct Neon(());
-
-impl Neon {
-    #[inline]
-    #[target_feature(enable = "neon")]
-    pub(crate) fn new() -> Self {
-        Self(())
-    }
-}
-
-type Quad = [float32x4_t; 4];
-
-#[inline]
-#[target_feature(enable = "neon")]
-fn select_gt(a: float32x4_t, b: float32x4_t, yes: float32x4_t, no: float32x4_t) -> float32x4_t {
-    vbslq_f32(vcgtq_f32(a, b), yes, no)
-}
-
-#[inline]
-#[target_feature(enable = "neon")]
-fn clamp(a: float32x4_t, low: float32x4_t, high: float32x4_t) -> float32x4_t {
-    let a = select_gt(low, a, low, a);
-    select_gt(a, high, high, a)
-}
-
-#[inline]
-#[target_feature(enable = "neon")]
-fn exp2_int(n: float32x4_t) -> float32x4_t {
-    vreinterpretq_f32_s32(vshlq_n_s32::<23>(vaddq_s32(vcvtnq_s32_f32(n), vdupq_n_s32(127))))
-}
-
-/// In two steps: the first is exact, the second rounds.
-#[inline]
-#[target_feature(enable = "neon")]
-fn scale_exp2(a: float32x4_t, n: float32x4_t) -> float32x4_t {
-    let n = vcvtnq_s32_f32(n);
-    let low = vshrq_n_s32::<1>(n);
-    let high = vsubq_s32(n, low);
-    let bias = vdupq_n_s32(127);
-    let low = vreinterpretq_f32_s32(vshlq_n_s32::<23>(vaddq_s32(low, bias)));
-    let high = vreinterpretq_f32_s32(vshlq_n_s32::<23>(vaddq_s32(high, bias)));
-    vmulq_f32(vmulq_f32(a, low), high)
-}
-
-#[inline]
-#[target_feature(enable = "neon")]
-fn copysign(a: float32x4_t, b: float32x4_t) -> float32x4_t {
-    vbslq_f32(vdupq_n_u32(0x8000_0000), b, a)
-}
-
-#[inline]
-#[target_feature(enable = "neon")]
-fn exponent(a: float32x4_t) -> float32x4_t {
-    let biased = vreinterpretq_s32_u32(vshrq_n_u32::<23>(vreinterpretq_u32_f32(a)));
-    vcvtq_f32_s32(vsubq_s32(biased, vdupq_n_s32(127)))
-}
-
-#[inline]
-#[target_feature(enable = "neon")]
-fn mantissa(a: float32x4_t) -> float32x4_t {
-    let fraction = vandq_u32(vreinterpretq_u32_f32(a), vdupq_n_u32(0x007f_ffff));
-    vreinterpretq_f32_u32(vorrq_u32(fraction, vdupq_n_u32(0x3f80_0000)))
-}
-
-#[inline]
-#[target_feature(enable = "neon")]
-fn canonical_nan(a: float32x4_t) -> float32x4_t {
-    vbslq_f32(vceqq_f32(a, a), a, vreinterpretq_f32_u32(vdupq_n_u32(0x7fc0_0000)))
-}
-
-/// 4 x 4: pairs of rows, then the halves.
-#[inline]
-#[target_feature(enable = "neon")]
-fn transpose(r: [float32x4_t; 4]) -> [float32x4_t; 4] {
-    let (a, b) = (vtrn1q_f32(r[0], r[1]), vtrn2q_f32(r[0], r[1]));
-    let (c, d) = (vtrn1q_f32(r[2], r[3]), vtrn2q_f32(r[2], r[3]));
-    let (a, b) = (vreinterpretq_f64_f32(a), vreinterpretq_f64_f32(b));
-    let (c, d) = (vreinterpretq_f64_f32(c), vreinterpretq_f64_f32(d));
-    [
-        vreinterpretq_f32_f64(vtrn1q_f64(a, c)),
-        vreinterpretq_f32_f64(vtrn1q_f64(b, d)),
-        vreinterpretq_f32_f64(vtrn2q_f64(a, c)),
-        vreinterpretq_f32_f64(vtrn2q_f64(b, d)),
-    ]
-}
-
-// SAFETY: `new` is callable only where neon is enabled.
-unsafe impl Simd for Neon {
-    type Vector = Quad;
-    simd_ops! {
-        splat(x: f32) -> Quad = [vdupq_n_f32(x); 4];
-        load(from: &Block) -> Quad = {
-            let at = from.as_ptr();
-            [vld1q_f32(at), vld1q_f32(at.add(4)), vld1q_f32(at.add(8)), vld1q_f32(at.add(12))]
-        };
-        store(to: &mut Block, v: Quad) = {
-            let at = to.as_mut_ptr();
-            vst1q_f32(at, v[0]);
-            vst1q_f32(at.add(4), v[1]);
-            vst1q_f32(at.add(8), v[2]);
-            vst1q_f32(at.add(12), v[3])
-        };
-        add(a: Quad, b: Quad) -> Quad =
-            [vaddq_f32(a[0], b[0]), vaddq_f32(a[1], b[1]), vaddq_f32(a[2], b[2]), vaddq_f32(a[3], b[3])];
-        sub(a: Quad, b: Quad) -> Quad =
-            [vsubq_f32(a[0], b[0]), vsubq_f32(a[1], b[1]), vsubq_f32(a[2], b[2]), vsubq_f32(a[3], b[3])];
-        mul(a: Quad, b: Quad) -> Quad =
-            [vmulq_f32(a[0], b[0]), vmulq_f32(a[1], b[1]), vmulq_f32(a[2], b[2]), vmulq_f32(a[3], b[3])];
-        div(a: Quad, b: Quad) -> Quad =
-            [vdivq_f32(a[0], b[0]), vdivq_f32(a[1], b[1]), vdivq_f32(a[2], b[2]), vdivq_f32(a[3], b[3])];
-        sqrt(a: Quad) -> Quad = [vsqrtq_f32(a[0]), vsqrtq_f32(a[1]), vsqrtq_f32(a[2]), vsqrtq_f32(a[3])];
-        mul_add(a: Quad, b: Quad, c: Quad) -> Quad = [
-            vfmaq_f32(c[0], a[0], b[0]), vfmaq_f32(c[1], a[1], b[1]),
-            vfmaq_f32(c[2], a[2], b[2]), vfmaq_f32(c[3], a[3], b[3]),
-        ];
-        neg(a: Quad) -> Quad = [vnegq_f32(a[0]), vnegq_f32(a[1]), vnegq_f32(a[2]), vnegq_f32(a[3])];
-        abs(a: Quad) -> Quad = [vabsq_f32(a[0]), vabsq_f32(a[1]), vabsq_f32(a[2]), vabsq_f32(a[3])];
-        max(a: Quad, b: Quad) -> Quad =
-            [vmaxq_f32(a[0], b[0]), vmaxq_f32(a[1], b[1]), vmaxq_f32(a[2], b[2]), vmaxq_f32(a[3], b[3])];
-        min(a: Quad, b: Quad) -> Quad =
-            [vminq_f32(a[0], b[0]), vminq_f32(a[1], b[1]), vminq_f32(a[2], b[2]), vminq_f32(a[3], b[3])];
-        relu(a: Quad) -> Quad = {
-            let zero = vdupq_n_f32(0.0);
-            [vmaxq_f32(a[0], zero), vmaxq_f32(a[1], zero), vmaxq_f32(a[2], zero), vmaxq_f32(a[3], zero)]
-        };
-        clamp(a: Quad, low: Quad, high: Quad) -> Quad = [
-            clamp(a[0], low[0], high[0]), clamp(a[1], low[1], high[1]),
-            clamp(a[2], low[2], high[2]), clamp(a[3], low[3], high[3]),
-        ];
-        select_gt(a: Quad, b: Quad, yes: Quad, no: Quad) -> Quad = [
-            select_gt(a[0], b[0], yes[0], no[0]), select_gt(a[1], b[1], yes[1], no[1]),
-            select_gt(a[2], b[2], yes[2], no[2]), select_gt(a[3], b[3], yes[3], no[3]),
-        ];
-        copysign(a: Quad, b: Quad) -> Quad =
-            [copysign(a[0], b[0]), copysign(a[1], b[1]), copysign(a[2], b[2]), copysign(a[3], b[3])];
-        round(a: Quad) -> Quad = [vrndnq_f32(a[0]), vrndnq_f32(a[1]), vrndnq_f32(a[2]), vrndnq_f32(a[3])];
-        exp2_int(n: Quad) -> Quad = [exp2_int(n[0]), exp2_int(n[1]), exp2_int(n[2]), exp2_int(n[3])];
-        scale_exp2(a: Quad, n: Quad) -> Quad = [
-            scale_exp2(a[0], n[0]), scale_exp2(a[1], n[1]), scale_exp2(a[2], n[2]), scale_exp2(a[3], n[3]),
-        ];
-        exponent(a: Quad) -> Quad = [exponent(a[0]), exponent(a[1]), exponent(a[2]), exponent(a[3])];
-        mantissa(a: Quad) -> Quad = [mantissa(a[0]), mantissa(a[1]), mantissa(a[2]), mantissa(a[3])];
-        canonical_nan(a: Quad) -> Quad =
-            [canonical_nan(a[0]), canonical_nan(a[1]), canonical_nan(a[2]), canonical_nan(a[3])];
-        transpose(from: [&Block; 16], to: &mut [Block; 16]) = {
-            for i in [0, 4, 8, 12] {
-                for j in [0, 4, 8, 12] {
-                    let mut tile = [vdupq_n_f32(0.0); 4];
-                    for (tile, from) in tile.iter_mut().zip(&from[i..i + 4]) {
-                        *tile = vld1q_f32(from.as_ptr().add(j));
-                    }
-                    for (tile, to) in transpose(tile).into_iter().zip(&mut to[j..j + 4]) {
-                        vst1q_f32(to.as_mut_ptr().add(i), tile);
-                    }
-                }
-            }
-        };
-        unzip(a: Quad, b: Quad) -> [Quad; 2] = [
-            [vuzp1q_f32(a[0], a[1]), vuzp1q_f32(a[2], a[3]), vuzp1q_f32(b[0], b[1]), vuzp1q_f32(b[2], b[3])],
-            [vuzp2q_f32(a[0], a[1]), vuzp2q_f32(a[2], a[3]), vuzp2q_f32(b[0], b[1]), vuzp2q_f32(b[2], b[3])],
-        ];
-        prefetch(at: &Block) = core::arch::asm!(
-            "prfm pldl2keep, [{at}]", at = in(reg) at.as_ptr(), options(nostack, preserves_flags, readonly));
-    }
-}
+mod registers;
+use registers::{Half, Neon};
 
 entry_points! {
     [#[target_feature(enable = "neon")]] Neon::new();
@@ -218,7 +54,8 @@ entry_points! {
     plain_image_neon[M, N](row: &PlainRow<'_>, out: &mut [&mut [Block]]) = plain_image::row::<_, M, N>;
     maxmin_neon(input: &[Block], positive: &mut [Block], negative: &mut [Block]) = elementwise::maxmin;
     depthwise_any_neon[P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip_of_any::<_, P>;
-    depthwise_strip_neon[K, STRIDE, P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip::<_, K, STRIDE, P>;
+    depthwise_strip_neon[K, STRIDE, P](strip: &Strip<'_>, out: &mut [Block]) =
+        |_, strip, out| depthwise::strip::<_, 2, K, STRIDE, P>(Half::both(), strip, out);
     pack_neon(args: &PackArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = layout::pack;
     unpack_neon(args: &UnpackArgs<'_>, pixels: Range<usize>, out: &mut [f32]) = layout::unpack;
     softmax_neon(args: &SoftmaxArgs<'_>, pixels: Range<usize>, out: &mut [Block]) =
@@ -342,8 +179,8 @@ fn grouped_5x1_neon(
 
 #[target_feature(enable = "neon")]
 fn depthwise_neon(args: &DepthwiseArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
-    // 16 sums + 12 of weights + 4 of a pixel = 32 of 32 registers.
-    let strips = strips!(depthwise_strip_neon: 1 3 4, depthwise_any_neon: 1 4, epilogue_neon);
+    // Of half a block: 14 sums, at most 14 of weights and 2 of a pixel are 30 of 32 registers.
+    let strips = strips!(depthwise_strip_neon: 1 4 7, depthwise_any_neon: 1 4, epilogue_neon);
     depthwise::run(&strips, args, pixels, out);
 }
 
