@@ -120,20 +120,21 @@ pub(crate) struct Tail<'a> {
     zero: f32,
 }
 
-/// Adding it changes nothing, not even the sign of a zero: stands in for a residual.
-static NEGATIVE_ZEROS: [Block; 16] = [[-0.0; LANES]; 16];
-
 /// Multiplying with it changes nothing: stands in for a scale, so that a sum is scaled and gets its bias in the one
 /// operation that an addition would take.
 static ONES: Block = [1.0; LANES];
 
 impl Tail<'_> {
-    /// The value to store for one output, from its sum with the bias: `residual` is that of its pixel.
+    /// What is applied last, given its constants in registers.
     #[inline(always)]
-    pub(crate) fn apply<S: Simd>(&self, simd: S, sum: S::Vector, residual: &Block) -> S::Vector {
-        let v = simd.add(sum, simd.load(residual));
-        let v = simd.clamp(v, simd.splat(self.low), simd.splat(self.high));
-        simd.add(v, simd.splat(self.zero))
+    pub(crate) fn apply<S: Simd>(simd: S, v: S::Vector, [low, high, zero]: [S::Vector; 3]) -> S::Vector {
+        simd.add(simd.clamp(v, low, high), zero)
+    }
+
+    /// The constants of [`Tail::apply`].
+    #[inline(always)]
+    pub(crate) fn constants<S: Simd>(&self, simd: S) -> [S::Vector; 3] {
+        [simd.splat(self.low), simd.splat(self.high), simd.splat(self.zero)]
     }
 
     /// What is applied last, as a clamp.
@@ -156,25 +157,13 @@ impl Tail<'_> {
         }
     }
 
-    /// The same, of at most 16 pixels; what changes nothing where there is none.
-    #[inline(always)]
-    pub(crate) fn residual_or_nothing(
-        &self,
-        block: usize,
-        plane: usize,
-        pixel: usize,
-        len: usize,
-    ) -> &[Block] {
-        self.residual(block, plane, pixel, len).unwrap_or(&NEGATIVE_ZEROS[..len])
-    }
-
     /// Stores a tile of `M` pixels times `N` output blocks: its pixels are `at..` in each of the slices, and
-    /// `pixel..` of planes of `plane`. No branch but one on where the residual is read.
+    /// `pixel..` of planes of `plane`. No branch but one on the residual.
     #[inline(always)]
     pub(crate) fn store<S: Simd, const M: usize, const N: usize>(
         &self,
         simd: S,
-        sums: [[S::Vector; N]; M],
+        mut sums: [[S::Vector; N]; M],
         (plane, pixel): (usize, usize),
         at: usize,
         out: &mut [&mut [Block]],
@@ -183,13 +172,15 @@ impl Tail<'_> {
         let tail = core::hint::black_box(self);
         unroll!(j < N <= 4, {
             let out = &mut out[j][at..][..M];
-            let residual = tail.residual_or_nothing(j, plane, pixel, M);
             let bias = simd.load(tail.bias(j));
             let scale = simd.load(tail.scale.map_or(&ONES, |scale| &scale[j]));
-            unroll!(i < M <= 16, {
-                let sum = simd.mul_add(sums[i][j], scale, bias);
-                simd.store(&mut out[i], tail.apply(simd, sum, &residual[i]));
-            });
+            unroll!(i < M <= 16, { sums[i][j] = simd.mul_add(sums[i][j], scale, bias) });
+            if let Some(residual) = tail.residual(j, plane, pixel, M) {
+                unroll!(i < M <= 16, { sums[i][j] = simd.add(sums[i][j], simd.load(&residual[i])) });
+            }
+            // after all sums, where scale and bias no longer take registers
+            let constants = tail.constants(simd);
+            unroll!(i < M <= 16, { simd.store(&mut out[i], Tail::apply(simd, sums[i][j], constants)) });
         });
     }
 }

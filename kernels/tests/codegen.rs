@@ -62,6 +62,11 @@ impl Instruction {
         spilled || self.operands.contains("[sp")
     }
 
+    /// Whether the next instruction never follows.
+    fn ends_here(&self) -> bool {
+        ["jmp", "ret", "ud2", "b", "br", "udf"].contains(&self.name.as_str())
+    }
+
     /// Where a jump goes.
     fn target(&self) -> Option<u64> {
         let jumps = self.name.starts_with('j')
@@ -91,12 +96,30 @@ fn functions(listing: &str) -> BTreeMap<&str, Vec<Instruction>> {
     functions
 }
 
+/// Whether the first of these instructions leads to the last one without leaving them: else a jump from the last to the first
+/// goes back to where a branch came from, and is no loop.
+fn runs_through(code: &[Instruction]) -> bool {
+    let at = |address| code.binary_search_by_key(&address, |instruction| instruction.address).ok();
+    let mut seen = vec![false; code.len()];
+    let mut open = vec![0];
+    while let Some(i) = open.pop() {
+        if i >= code.len() || std::mem::replace(&mut seen[i], true) {
+            continue;
+        }
+        if !code[i].ends_here() {
+            open.push(i + 1);
+        }
+        open.extend(code[i].target().and_then(at));
+    }
+    seen[code.len() - 1]
+}
+
 /// The loops of a function that hold no other loop.
 fn innermost_loops(code: &[Instruction]) -> Vec<&[Instruction]> {
     let at = |address| code.binary_search_by_key(&address, |instruction| instruction.address).ok();
     let back = |(end, instruction): (usize, &Instruction)| {
         let start = at(instruction.target()?)?;
-        (start <= end).then_some((start, end))
+        (start <= end && runs_through(&code[start..=end])).then_some((start, end))
     };
     let loops: Vec<(usize, usize)> = code.iter().enumerate().filter_map(back).collect();
     let holds = |outer: (usize, usize), inner: (usize, usize)| {

@@ -2,6 +2,7 @@
 
 use core::ops::Range;
 
+use super::is_pointwise;
 use super::tile::RowFn;
 use crate::conv::ConvGeometry;
 use crate::conv::tiling::{MAX_TAPS, Rows, WIDEST, choose};
@@ -104,6 +105,13 @@ fn tap_rows(geometry: &ConvGeometry, y: usize) -> Range<usize> {
 
 /// Finds the places of the taps of one tile: `m` pixels from `first` on.
 fn find_tile(geometry: &ConvGeometry, tap_rows: &Range<usize>, first: usize, m: usize, places: &mut [u32]) {
+    if is_pointwise(geometry) {
+        places[0] = 1;
+        for (place, pixel) in places[1..].iter_mut().zip(first..) {
+            *place = pixel as u32;
+        }
+        return;
+    }
     let &ConvGeometry { in_width, out_width, kernel, stride, dilation, pad_top, pad_left, .. } = geometry;
     let mut starts = [(0, 0); WIDEST];
     let (mut y, mut x) = (first / out_width, first % out_width);

@@ -36,18 +36,36 @@ pub(crate) struct Row<'a> {
 /// ([`UNEVEN`] where there is no such), and the place of each pixel ([`OUTSIDE`] where it is left or right of the image).
 pub(crate) type RowFn = fn(row: &Row<'_>, places: &[u32], out: &mut [&mut [Block]]);
 
-impl Row<'_> {
-    /// Asks for this tile's share of the weights that come next.
+/// The weights that tiles ask for, of each of `N` blocks.
+struct Ahead<'a, const N: usize> {
+    weights: [&'a [Block]; N],
+    step: usize,
+}
+
+impl<'a, const N: usize> Ahead<'a, N> {
     #[inline(always)]
-    fn ask_ahead<S: Simd, const N: usize>(&self, simd: S, tile: usize) {
+    fn of(row: &Row<'a>) -> Self {
+        let mut weights: [&[Block]; N] = [&[]; N];
         unroll!(j < N <= 4, {
-            let ahead = self.ahead.get(j * self.chunk.weights_stride + tile * self.ahead_step..).unwrap_or(&[]);
-            for weights in ahead.iter().take(self.ahead_step) {
+            weights[j] = row.ahead.get(j * row.chunk.weights_stride..).unwrap_or(&[]);
+        });
+        Self { weights, step: row.ahead_step }
+    }
+
+    /// Asks for one tile's share.
+    #[inline(always)]
+    fn ask<S: Simd>(&mut self, simd: S) {
+        unroll!(j < N <= 4, {
+            let share;
+            (share, self.weights[j]) = self.weights[j].split_at(self.step.min(self.weights[j].len()));
+            for weights in share {
                 simd.prefetch(weights);
             }
         });
     }
+}
 
+impl Row<'_> {
     /// The sums of the chunks before, which lie in the output from `at` on.
     #[inline(always)]
     fn start<S: Simd, const M: usize, const N: usize>(
@@ -106,8 +124,9 @@ pub(crate) fn row<S: Simd, const M: usize, const N: usize, const G: usize>(
     let chunk = &row.chunk;
     let mut weights: [&[Block]; N] = [&[]; N];
     unroll!(j < N <= 4, { weights[j] = &chunk.weights[j * chunk.weights_stride..][..row.len] });
+    let mut ahead = Ahead::<N>::of(row);
     for tile in 0..row.tiles {
-        row.ask_ahead::<S, N>(simd, tile);
+        ahead.ask(simd);
         let places = &places[tile * row.taps * (M + 1)..][..row.taps * (M + 1)];
         let at = row.at + tile * M;
         let mut sums = row.start::<S, M, N>(simd, at, out);
@@ -168,12 +187,15 @@ pub(crate) fn pointwise_row<S: Simd, const M: usize, const N: usize>(
     out: &mut [&mut [Block]],
 ) {
     let chunk = &row.chunk;
+    let mut all_weights: [&[Block]; N] = [&[]; N];
+    unroll!(j < N <= 4, { all_weights[j] = &chunk.weights[j * chunk.weights_stride..][..row.len] });
+    let mut ahead = Ahead::<N>::of(row);
+    let mut inputs = &chunk.input[places[1] as usize..];
     for tile in 0..row.tiles {
-        row.ask_ahead::<S, N>(simd, tile);
+        ahead.ask(simd);
         let mut sums = row.start::<S, M, N>(simd, row.at + tile * M, out);
-        let mut weights: [&[Block]; N] = [&[]; N];
-        unroll!(j < N <= 4, { weights[j] = &chunk.weights[j * chunk.weights_stride..][..row.len] });
-        let mut input = &chunk.input[places[tile * (M + 1) + 1] as usize..];
+        let (mut input, mut weights) = (inputs, all_weights);
+        inputs = inputs.get(M..).unwrap_or(&[]);
         for lanes in chunk.lanes {
             let lanes = usize::from(*lanes).min(LANES);
             let x = &input[..M];

@@ -50,14 +50,20 @@ pub(crate) fn transform<S: Simd, const T: usize, const M: usize>(
         let (top, left) = (row * outputs, column * outputs);
         let columns = outputs.min(width - left);
         for (y, half) in half[..outputs.min(height - top)].iter().enumerate() {
-            let values = transform::output::<S, T, M>(simd, domain, outputs, half);
+            let mut values = transform::output::<S, T, M>(simd, domain, outputs, half);
             let pixel = (top + y) * width + left;
             let out = &mut out[pixel - start..][..columns];
-            let residual = tail.residual_or_nothing(block, height * width, pixel, columns);
+            unroll!(x < outputs of M, { values[x] = simd.add(values[x], bias) });
+            if let Some(residual) = tail.residual(block, height * width, pixel, columns) {
+                unroll!(x < outputs of M, {
+                    if x < columns {
+                        values[x] = simd.add(values[x], simd.load(&residual[x]));
+                    }
+                });
+            }
             unroll!(x < outputs of M, {
                 if x < columns {
-                    let sum = simd.add(values[x], bias);
-                    simd.store(&mut out[x], tail.apply(simd, sum, &residual[x]));
+                    simd.store(&mut out[x], Tail::apply(simd, values[x], tail.constants(simd)));
                 }
             });
         }
