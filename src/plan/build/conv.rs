@@ -24,9 +24,6 @@ use crate::plan::pack::Filters;
 use crate::plan::step::{ConvWork, PlainConvWork, Step, View, Work};
 use crate::run::parallel::{Along, Cut};
 
-/// Multiply-accumulates that are worth another thread: some 10 us, several times what it costs to hand them over.
-const MACS_PER_PART: u64 = 400_000;
-
 /// What a convolution or dense layer is, before its algorithm is known.
 struct Layer<'g> {
     node: &'g Node,
@@ -233,8 +230,11 @@ impl<'g> Builder<'g> {
         let filters = Filters { values: weights, outputs: output.layout.channels(), channels, taps };
         let packed = filters.pack_by_channel();
         let bias = self.push_weights(&pack_channels(bias, &output.layout));
-        let along = Along::Pixels { unit: layer.geometry.out_width };
-        let cut = self.cut_conv(layer.macs, output.layout.batch, along);
+        let rows = Along::Pixels { unit: layer.geometry.out_width };
+        let images = output.layout.batch.max(1);
+        let bytes = (input.len / images + output.layout.image_blocks() * LANES) * size_of::<f32>();
+        let size = [output.layout.blocks(), output.layout.pixels()];
+        let cut = self.cut_conv(layer.macs / images as u64, bytes as u64, size, &[rows]);
         let scratch = plain_image::scratch_len(&layer.geometry, channels).div_ceil(LANES);
         let work = Work::PlainConv(Box::new(PlainConvWork {
             geometry: layer.geometry,
@@ -298,18 +298,21 @@ impl<'g> Builder<'g> {
             (geometry.in_height, geometry.out_height) = (1, 1);
             (geometry.in_width, geometry.out_width) = (pixels, pixels);
         }
-        // The larger operand is the one to share out.
-        let many_weights = packed.weights.len() > input.layout.image_blocks();
-        let along = match algorithm {
-            Algorithm::Dense | Algorithm::Depthwise | Algorithm::Grouped => Along::Blocks { unit: 1 },
-            Algorithm::Winograd(..) if many_weights => Along::Blocks { unit: 4 },
-            Algorithm::Winograd(tile, _) => Along::Pixels { unit: tile.output * geometry.out_width },
-            _ if many_weights => Along::Blocks { unit: 2 },
-            Algorithm::Pointwise => Along::Pixels { unit: 28 },
-            _ => Along::Pixels { unit: geometry.out_width },
-        };
         let macs = layer.macs * output.layout.pixels() as u64 / layer.geometry.out_pixels().max(1) as u64;
-        let cut = self.cut_conv(macs, output.layout.batch * layer.groups, along);
+        // Kernels of small groups are called once, others once a group.
+        let groups = match algorithm {
+            Algorithm::Depthwise | Algorithm::Grouped => 1,
+            _ => layer.groups.max(1),
+        };
+        let calls = (output.layout.batch * groups).max(1) as u64;
+        let bytes =
+            (input.layout.image_blocks() + output.layout.image_blocks()) * size_of::<Block>() / groups;
+        let cut = self.cut_conv(
+            macs / calls,
+            bytes as u64,
+            [output.layout.blocks() / groups, output.layout.pixels()],
+            &ways(algorithm, &geometry, packed.weights.len() > input.layout.image_blocks()),
+        );
         let [channels, _] = packed.group_channels;
         let scratch = match algorithm {
             Algorithm::Winograd(tile, form) => {
@@ -352,13 +355,6 @@ impl<'g> Builder<'g> {
         tile.positions() * channels * outputs * size_of::<f32>() > l2 + l2 / 2
     }
 
-    /// How a convolution of this size is shared out: not at all where a part would be too small to pay.
-    fn cut_conv(&self, macs: u64, calls: usize, along: Along) -> Cut {
-        let per_call = macs / calls.max(1) as u64;
-        let parts = self.options.threads.min((per_call / MACS_PER_PART) as usize).max(1);
-        Cut { parts, along }
-    }
-
     fn push_conv(
         &mut self,
         layer: &Layer<'g>,
@@ -388,6 +384,25 @@ impl<'g> Builder<'g> {
             cut,
         })
     }
+}
+
+/// How a layer can be shared out, the best way first: the larger operand is the one to divide.
+fn ways(algorithm: Algorithm, geometry: &ConvGeometry, many_weights: bool) -> Vec<Along> {
+    let blocks = |unit| Along::Blocks { unit };
+    let rows = Along::Pixels { unit: geometry.out_width.max(1) };
+    let (by_weights, by_pixels) = match algorithm {
+        Algorithm::Dense => return vec![blocks(1)],
+        Algorithm::Depthwise | Algorithm::Grouped => return vec![blocks(1), rows],
+        Algorithm::Winograd(tile, _) => {
+            ([blocks(4), blocks(2)], Along::Pixels { unit: tile.output * geometry.out_width.max(1) })
+        }
+        // whole tiles of 14 pixels, the widest there are
+        Algorithm::Pointwise => ([blocks(2), blocks(1)], Along::Pixels { unit: 14 }),
+        _ => ([blocks(2), blocks(1)], rows),
+    };
+    let mut ways = by_weights.to_vec();
+    ways.insert(if many_weights { ways.len() } else { 0 }, by_pixels);
+    ways
 }
 
 /// What a layer does to its operands; a scale of its sums is added by the caller.

@@ -5,8 +5,11 @@ use crate::plan::layout::Blocked;
 use crate::plan::step::{PlainOp, Work, unpacked_in_runs};
 use crate::run::parallel::{Along, Cut, MAX_PLANES};
 
+/// Multiply-accumulates that are worth another thread: some 10 us, several times what it costs to hand them over.
+const MACS_PER_PART: u64 = 150_000;
+
 /// Bytes that are worth a thread: their 10 us are several times what it costs to hand work over.
-const BYTES_PER_PART: u64 = 256 << 10;
+const BYTES_PER_PART: u64 = 128 << 10;
 
 /// Pixels that are taken at a time across all channels.
 const PIXELS_AT_A_TIME: usize = 16;
@@ -58,6 +61,29 @@ impl Builder<'_> {
         Cut { parts, along: Along::Pixels { unit: layout.width.max(1) } }
     }
 
+    /// How a call of a convolution is shared out, whose output is `blocks` blocks of `pixels` pixels: not at all where a part
+    /// would be too small to pay. Of the ways to do it, the first one with no much larger part than any other.
+    pub(super) fn cut_conv(
+        &self,
+        macs: u64,
+        bytes: u64,
+        [blocks, pixels]: [usize; 2],
+        ways: &[Along],
+    ) -> Cut {
+        let parts = self.parts_of(bytes).max(self.options.threads.min((macs / MACS_PER_PART) as usize));
+        // the largest part, in millionths
+        let largest = |along: &Along| {
+            let (total, unit) = match *along {
+                Along::Blocks { unit } => (blocks, unit),
+                Along::Pixels { unit } => (pixels, unit),
+            };
+            (total.div_ceil(unit).div_ceil(parts) * unit).min(total) * 1_000_000 / total.max(1)
+        };
+        let least = ways.iter().map(largest).min().unwrap_or(0);
+        let along = ways.iter().copied().find(|along| largest(along) <= least + least / 16);
+        along.map_or(Cut::WHOLE, |along| Cut { parts, along })
+    }
+
     fn parts_of(&self, bytes: u64) -> usize {
         self.options.threads.min((bytes / BYTES_PER_PART) as usize).max(1)
     }
@@ -70,9 +96,12 @@ fn runs(parts: usize, count: usize, unit: usize) -> Cut {
 
 #[cfg(test)]
 mod tests {
-    use crate::graph::{Graph, MaxMinOrder, Op, PoolKind};
+    use sinew_kernels::activation::Activation;
+
+    use super::{Along, Cut};
+    use crate::graph::{Conv, Graph, MaxMinOrder, Op, Pads, PoolKind};
     use crate::plan::{Plan, PlanOptions};
-    use crate::tensor::DType;
+    use crate::tensor::{DType, Tensor};
 
     /// The parts of each kind of step of one node, for 3 threads.
     fn parts(shape: [usize; 4], op: Op) -> Vec<(String, usize)> {
@@ -84,6 +113,51 @@ mod tests {
         let options = PlanOptions { threads: 3, ..PlanOptions::default() };
         let plan = Plan::new(&graph, &options).expect("a checked graph is planned");
         plan.steps.iter().map(|step| (step.op.to_string(), step.cut.parts)).collect()
+    }
+
+    /// How a convolution of square maps is cut for 2 threads.
+    fn cut_of(channels: [usize; 2], size: usize, kernel: usize, groups: usize) -> Cut {
+        let mut graph = Graph::default();
+        let x = graph.add_value("x", vec![1, channels[0], size, size], DType::F32);
+        graph.inputs.push(x);
+        let shape = [channels[1], channels[0] / groups, kernel, kernel];
+        let weights = Tensor::f32(shape, vec![0.5; shape.iter().product()]).expect("as many values");
+        let weights = graph.add_constant("weights", weights);
+        let bias = Tensor::f32([channels[1]], vec![0.0; channels[1]]).expect("as many values");
+        let bias = graph.add_constant("bias", bias);
+        let pad = kernel / 2;
+        let conv = Conv {
+            kernel: [kernel; 2],
+            stride: [1; 2],
+            dilation: [1; 2],
+            pads: Pads { top: pad, left: pad, bottom: pad, right: pad },
+            groups,
+            before: Activation::Identity,
+            residual: false,
+            after: Activation::Identity,
+        };
+        let y = graph.add_node("y", Op::Conv(conv), vec![x, weights, bias]).expect("it fits");
+        graph.outputs.push(y);
+        let options = PlanOptions { threads: 2, ..PlanOptions::default() };
+        let plan = Plan::new(&graph, &options).expect("a checked graph is planned");
+        plan.steps.iter().find(|step| step.op == "Conv").expect("a convolution").cut
+    }
+
+    #[test]
+    fn convolutions_are_cut_into_equal_parts() {
+        let blocks = |unit| Cut { parts: 2, along: Along::Blocks { unit } };
+        let pixels = |unit| Cut { parts: 2, along: Along::Pixels { unit } };
+        // one call computes all groups; where there is one block, its rows are divided
+        assert_eq!(cut_of([120, 120], 28, 5, 120), blocks(1));
+        assert_eq!(cut_of([16, 16], 56, 3, 16), pixels(56));
+        assert_eq!(cut_of([128, 128], 28, 3, 32), blocks(1));
+        // many weights: pairs of blocks, or blocks, or pixels, whichever gives equal parts
+        assert_eq!(cut_of([256, 512], 7, 1, 1), blocks(2));
+        assert_eq!(cut_of([960, 160], 7, 1, 1), blocks(1));
+        assert_eq!(cut_of([672, 112], 14, 1, 1), pixels(14));
+        // many pixels
+        assert_eq!(cut_of([16, 64], 112, 1, 1), pixels(14));
+        assert_eq!(cut_of([64, 64], 8, 1, 1), Cut { parts: 1, ..cut_of([64, 64], 8, 1, 1) });
     }
 
     #[test]

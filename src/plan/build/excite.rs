@@ -13,8 +13,8 @@ use crate::plan::pack::Filters;
 use crate::plan::step::{GateLayer, GateWork, Operand, Place, Step, View, Work};
 use crate::run::parallel::{Along, Cut};
 
-/// Weights, in multiply-accumulates, that are worth another thread: a gate is bound by reading them, some 256 KB a part.
-const MACS_PER_PART: usize = 65_536;
+/// Weights, in multiply-accumulates, that are worth another thread: a gate is bound by reading them, some 128 KB a part.
+const MACS_PER_PART: usize = 32_768;
 
 /// Pixels of one block whose products wait for each other: 8 KB beside as much of the map and of the result.
 const PRODUCTS_AT_A_TIME: usize = 128;

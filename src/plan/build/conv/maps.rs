@@ -84,7 +84,8 @@ impl<'g> Builder<'g> {
         why.push_str(&format!("; {} maps at once, {tiles} tiles", maps.len() * first.output.layout.batch));
         let scratch = self.winograd_scratch(tile, form, tiles, first.group_channels, first.lanes.len());
         // Many weights: they are what is shared out.
-        let cut = self.cut_conv(macs, 1, Along::Blocks { unit: 4 });
+        let size = [first.output.layout.blocks(), first.output.layout.pixels()];
+        let cut = self.cut_conv(macs, 0, size, &[4, 2, 1].map(|unit| Along::Blocks { unit }));
         self.push_conv(&layers[0], Work::ConvMaps(maps), (algorithm, why), macs, cut, scratch)
     }
 }
