@@ -1,11 +1,9 @@
 //! Writes ONNX files: a list of nodes, initializers, inputs and outputs, in the order they are added.
 
-use prost::Message;
-
 use super::proto::{
     AttributeProto, Dimension, DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
-    StringStringEntryProto, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
-    attribute_type, element_type,
+    StringStringEntryProto, TensorMessage, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto,
+    ValueInfoProto, attribute_type, element_type, encode,
 };
 use crate::tensor::{DType, Data, Tensor};
 
@@ -31,6 +29,8 @@ use crate::tensor::{DType, Data, Tensor};
 #[derive(Clone, Debug)]
 pub struct Builder {
     model: ModelProto,
+    graph: GraphProto,
+    initializers: Vec<TensorMessage<'static>>,
 }
 
 /// The value of a node's attribute.
@@ -69,11 +69,11 @@ impl Builder {
             ir_version: Some(8),
             producer_name: Some("sinew".to_owned()),
             producer_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
-            graph: Some(GraphProto { name: Some(name.into()), ..GraphProto::default() }),
             opset_import: vec![opset],
             metadata_props: Vec::new(),
         };
-        Self { model }
+        let graph = GraphProto { name: Some(name.into()), ..GraphProto::default() };
+        Self { model, graph, initializers: Vec::new() }
     }
 
     /// The operator set whose meaning the nodes have.
@@ -100,39 +100,40 @@ impl Builder {
         element_type: i32,
         shape: impl IntoIterator<Item = impl Into<Extent>>,
     ) {
-        self.graph().input.push(value_info(name, element_type, shape));
+        self.graph.input.push(value_info(name, element_type, shape));
     }
 
     /// Adds an output: the name of a value that a node writes.
     pub fn output(&mut self, name: &str, dtype: DType, shape: impl IntoIterator<Item = impl Into<Extent>>) {
-        self.graph().output.push(value_info(name, element_type_of(dtype), shape));
+        self.graph.output.push(value_info(name, element_type_of(dtype), shape));
     }
 
     /// Adds an initializer.
     pub fn constant(&mut self, name: &str, tensor: &Tensor) {
-        self.graph().initializer.push(tensor_proto(name, tensor));
+        self.initializers.push(tensor_message(name, tensor));
     }
 
     /// Adds an initializer of any element type of ONNX, by its number there, with its little-endian bytes.
     pub fn constant_of_type(&mut self, name: &str, element_type: i32, shape: &[i64], bytes: Vec<u8>) {
-        self.graph().initializer.push(TensorProto {
+        let proto = TensorProto {
             dims: shape.to_vec(),
             data_type: Some(element_type),
             name: Some(name.to_owned()),
-            raw_data: Some(bytes),
             ..TensorProto::default()
-        });
+        };
+        self.initializers.push(TensorMessage { proto, raw_data: Some(bytes.into()) });
     }
 
     /// Adds an initializer whose elements are said to be in another file.
     pub fn external_constant(&mut self, name: &str, shape: &[i64]) {
-        self.graph().initializer.push(TensorProto {
+        let proto = TensorProto {
             dims: shape.to_vec(),
             data_type: Some(element_type::FLOAT),
             name: Some(name.to_owned()),
             data_location: Some(1),
             ..TensorProto::default()
-        });
+        };
+        self.initializers.push(TensorMessage { proto, raw_data: None });
     }
 
     /// Adds a node. An empty name of an input or output leaves it out.
@@ -150,7 +151,7 @@ impl Builder {
             Some((domain, op)) => (Some(domain.to_owned()), op),
             None => (None, op),
         };
-        self.graph().node.push(NodeProto {
+        self.graph.node.push(NodeProto {
             input: owned(inputs),
             output: owned(outputs),
             name: Some(name.to_owned()),
@@ -162,17 +163,13 @@ impl Builder {
 
     /// The bytes of the file.
     pub fn encode(&self) -> Vec<u8> {
-        self.model.encode_to_vec()
+        encode(&self.model, &self.graph, &self.initializers)
     }
 
     /// Adds an entry to the model's metadata, which no engine needs.
     pub fn metadata(&mut self, key: &str, value: &str) {
         let entry = StringStringEntryProto { key: Some(key.to_owned()), value: Some(value.to_owned()) };
         self.model.metadata_props.push(entry);
-    }
-
-    fn graph(&mut self) -> &mut GraphProto {
-        self.model.graph.get_or_insert_default()
     }
 }
 
@@ -202,19 +199,19 @@ fn value_info(
     ValueInfoProto { name: Some(name.to_owned()), r#type: Some(TypeProto { tensor_type: Some(tensor_type) }) }
 }
 
-fn tensor_proto(name: &str, tensor: &Tensor) -> TensorProto {
-    let bytes = match tensor.data() {
+fn tensor_message(name: &str, tensor: &Tensor) -> TensorMessage<'static> {
+    let bytes: Vec<u8> = match tensor.data() {
         Data::F32(data) => data.iter().flat_map(|x| x.to_le_bytes()).collect(),
         Data::U8(data) => data.clone(),
         Data::I64(data) => data.iter().flat_map(|x| x.to_le_bytes()).collect(),
     };
-    TensorProto {
+    let proto = TensorProto {
         dims: tensor.shape().iter().map(|&d| d as i64).collect(),
         data_type: Some(element_type_of(tensor.dtype())),
         name: Some(name.to_owned()),
-        raw_data: Some(bytes),
         ..TensorProto::default()
-    }
+    };
+    TensorMessage { proto, raw_data: Some(bytes.into()) }
 }
 
 fn attribute_proto(name: &str, value: &Attribute) -> AttributeProto {
@@ -241,7 +238,7 @@ fn attribute_proto(name: &str, value: &Attribute) -> AttributeProto {
             attribute_type::FLOATS
         }
         Attribute::Tensor(tensor) => {
-            attribute.t = Some(tensor_proto("", tensor));
+            attribute.t = Some(tensor_message("", tensor).encode());
             attribute_type::TENSOR
         }
     });

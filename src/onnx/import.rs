@@ -26,7 +26,10 @@ use prost::Message;
 use self::constant::{Constant, Conversions, Decoded, Elements, IntType};
 use self::node::{NodeView, Outcome, Problem, unsupported};
 use super::export::EQUIVALENT_STRIDE;
-use super::proto::{GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto, element_type};
+use super::proto::{
+    GRAPH_FIELD, GraphProto, INITIALIZER_FIELD, ModelProto, NodeProto, StringStringEntryProto, TensorMessage,
+    element_type, parts,
+};
 use super::recover::{Recovery, recover};
 use crate::error::{Error, Result, Unsupported};
 use crate::graph::{Graph, ValueId};
@@ -96,7 +99,14 @@ pub fn import(bytes: &[u8], options: &ImportOptions) -> Result<Imported> {
     super::proto::check_counts(bytes, limits.nodes)?;
     let model = ModelProto::decode(bytes).map_err(|error| malformed(error.to_string()))?;
     let opset = opset(&model)?;
-    let Some(graph) = model.graph else {
+    let (mut graph, mut initializers) = (None, Vec::new());
+    // Where there are several, together they are one, as everywhere in protobuf.
+    for part in parts(bytes, GRAPH_FIELD) {
+        let graph: &mut GraphProto = graph.get_or_insert_default();
+        graph.merge(part).map_err(|error| malformed(error.to_string()))?;
+        initializers.extend(parts(part, INITIALIZER_FIELD));
+    }
+    let Some(graph) = graph else {
         return Err(malformed("it holds no graph; is it an ONNX file?".to_owned()));
     };
     let mut importer = Importer {
@@ -117,7 +127,7 @@ pub fn import(bytes: &[u8], options: &ImportOptions) -> Result<Imported> {
             "operator set {opset} is newer than {NEWEST_OPSET}, the last one known here; nodes are read as in {NEWEST_OPSET}"
         ));
     }
-    importer.run(graph, options)?;
+    importer.run(graph, &initializers, options)?;
     importer.read_equivalent_strides(&model.metadata_props);
     let Importer { mut graph, mut notices, conversions, .. } = importer;
     graph.remove_unused();
@@ -137,13 +147,13 @@ pub fn read_tensor(bytes: &[u8]) -> Result<Tensor> {
     let limits = Limits::default();
     check_limit("the size of the file in bytes", bytes.len() as u64, limits.bytes)?;
     let bad = |reason: String| Error::Malformed { what: "ONNX tensor".to_owned(), reason };
-    let tensor = TensorProto::decode(bytes).map_err(|error| bad(error.to_string()))?;
-    let found = tensor.data_type.unwrap_or_default();
+    let tensor = TensorMessage::decode(bytes).map_err(|error| bad(error.to_string()))?;
+    let found = tensor.proto.data_type.unwrap_or_default();
     if !matches!(found, element_type::FLOAT | element_type::UINT8 | element_type::INT64) {
         let found = element_type::name(found);
         return Err(bad(format!("holds elements of type {found}, expected float, uint8 or int64")));
     }
-    let name = tensor.name.clone().unwrap_or_default();
+    let name = tensor.proto.name.clone().unwrap_or_default();
     let decoded = constant::decode(&tensor, name, limits.dims, limits.elements, &mut Conversions::default())?;
     match decoded {
         Decoded::Constant(Constant { elements: Elements::Float(tensor), .. }) => {
@@ -233,22 +243,24 @@ impl Importer<'_> {
 }
 
 impl Importer<'_> {
-    fn run(&mut self, graph: GraphProto, options: &ImportOptions) -> Result<()> {
-        let GraphProto { node: nodes, initializer, input, output, sparse_initializer, .. } = graph;
+    /// `initializers` are undecoded.
+    fn run(&mut self, graph: GraphProto, initializers: &[&[u8]], options: &ImportOptions) -> Result<()> {
+        let GraphProto { node: nodes, input, output, sparse_initializer, .. } = graph;
         if !sparse_initializer.is_empty() {
             let reason = "sparse initializers are not implemented".to_owned();
             return Err(Error::Tensor { tensor: String::new(), reason });
         }
         for (what, count) in [
             ("the number of nodes", nodes.len()),
-            ("the number of initializers", initializer.len()),
+            ("the number of initializers", initializers.len()),
             ("the number of inputs", input.len()),
             ("the number of outputs", output.len()),
         ] {
             check_limit(what, count as u64, self.limits.nodes as u64)?;
         }
-        for tensor in initializer {
-            let name = tensor.name.clone().unwrap_or_default();
+        for tensor in initializers {
+            let tensor = TensorMessage::decode(tensor).map_err(|error| malformed(error.to_string()))?;
+            let name = tensor.proto.name.clone().unwrap_or_default();
             let known = match constant::decode(
                 &tensor,
                 name.clone(),

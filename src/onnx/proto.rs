@@ -4,11 +4,14 @@
 //! and nothing recurses. Scalars are optional and lists unpacked where the original (proto2) has them so; readers tell
 //! an absent value from a zero.
 
-use prost::{Message, Oneof};
+use std::borrow::Cow;
+
+use prost::encoding::encode_varint;
+use prost::{DecodeError, Message, Oneof};
 
 use crate::error::{Error, Result};
 
-/// A model file.
+/// A model file, without its graph: see [`encode`] and [`parts`].
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct ModelProto {
     #[prost(int64, optional, tag = "1")]
@@ -17,8 +20,6 @@ pub(crate) struct ModelProto {
     pub producer_name: Option<String>,
     #[prost(string, optional, tag = "3")]
     pub producer_version: Option<String>,
-    #[prost(message, optional, tag = "7")]
-    pub graph: Option<GraphProto>,
     #[prost(message, repeated, tag = "8")]
     pub opset_import: Vec<OperatorSetIdProto>,
     #[prost(message, repeated, tag = "14")]
@@ -41,14 +42,13 @@ pub(crate) struct OperatorSetIdProto {
     pub version: Option<i64>,
 }
 
+/// A graph, without its initializers.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct GraphProto {
     #[prost(message, repeated, tag = "1")]
     pub node: Vec<NodeProto>,
     #[prost(string, optional, tag = "2")]
     pub name: Option<String>,
-    #[prost(message, repeated, tag = "5")]
-    pub initializer: Vec<TensorProto>,
     #[prost(message, repeated, tag = "11")]
     pub input: Vec<ValueInfoProto>,
     #[prost(message, repeated, tag = "12")]
@@ -84,8 +84,9 @@ pub(crate) struct AttributeProto {
     pub i: Option<i64>,
     #[prost(bytes = "vec", optional, tag = "4")]
     pub s: Option<Vec<u8>>,
-    #[prost(message, optional, tag = "5")]
-    pub t: Option<TensorProto>,
+    /// A [`TensorMessage`], undecoded.
+    #[prost(bytes = "vec", optional, tag = "5")]
+    pub t: Option<Vec<u8>>,
     /// `GraphProto`, undecoded.
     #[prost(bytes = "vec", optional, tag = "6")]
     pub g: Option<Vec<u8>>,
@@ -110,6 +111,7 @@ pub(crate) mod attribute_type {
     pub const INTS: i32 = 7;
 }
 
+/// A tensor, without its elements as raw bytes.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct TensorProto {
     #[prost(int64, repeated, packed = "false", tag = "1")]
@@ -124,12 +126,32 @@ pub(crate) struct TensorProto {
     pub int64_data: Vec<i64>,
     #[prost(string, optional, tag = "8")]
     pub name: Option<String>,
-    #[prost(bytes = "vec", optional, tag = "9")]
-    pub raw_data: Option<Vec<u8>>,
     #[prost(double, repeated, tag = "10")]
     pub double_data: Vec<f64>,
     #[prost(int32, optional, tag = "14")]
     pub data_location: Option<i32>,
+}
+
+/// A tensor and its elements as raw bytes, where it has such: they are read where they lie in the file.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TensorMessage<'a> {
+    pub proto: TensorProto,
+    pub raw_data: Option<Cow<'a, [u8]>>,
+}
+
+impl<'a> TensorMessage<'a> {
+    pub(crate) fn decode(bytes: &'a [u8]) -> std::result::Result<Self, DecodeError> {
+        let proto = TensorProto::decode(bytes)?;
+        Ok(Self { proto, raw_data: parts(bytes, RAW_DATA_FIELD).last().map(Cow::Borrowed) })
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut bytes = self.proto.encode_to_vec();
+        if let Some(raw_data) = &self.raw_data {
+            append(RAW_DATA_FIELD, raw_data, &mut bytes);
+        }
+        bytes
+    }
 }
 
 /// Values of `TensorProto.data_type` and `TypeProto.Tensor.elem_type`.
@@ -246,35 +268,65 @@ const SHAPE: Kind = Kind(&[(1, &LEAF)]);
 const LEAF: Kind = Kind(&[]);
 
 /// Adds the length-delimited fields in a message and in those of a known kind within.
-fn count(mut bytes: &[u8], kind: &Kind, found: &mut u64, limit: u64) {
-    while *found <= limit
-        && let Some(key) = varint(&mut bytes)
-    {
-        let length = match key & 7 {
-            0 => match varint(&mut bytes) {
-                Some(_) => 0,
-                None => return,
-            },
-            1 => 8,
-            5 => 4,
-            2 => match varint(&mut bytes) {
-                Some(length) => {
-                    *found += 1;
-                    length
-                }
-                None => return,
-            },
-            _ => return,
-        };
-        let Some((field, rest)) =
-            usize::try_from(length).ok().and_then(|length| bytes.split_at_checked(length))
-        else {
+fn count(bytes: &[u8], kind: &Kind, found: &mut u64, limit: u64) {
+    for (number, field) in Fields(bytes) {
+        if *found > limit {
             return;
-        };
-        bytes = rest;
-        if let Some((_, inner)) = kind.0.iter().find(|(tag, _)| *tag == key >> 3 && key & 7 == 2) {
+        }
+        let Some(field) = field else { continue };
+        *found += 1;
+        if let Some((_, inner)) = kind.0.iter().find(|(known, _)| *known == number) {
             count(field, inner, found, limit);
         }
+    }
+}
+
+/// The number of the graph in a model, of the initializers in a graph, and of the elements in a tensor. They are most of a file:
+/// found where they lie in it and read one by one, they are not in memory twice.
+pub(crate) const GRAPH_FIELD: u64 = 7;
+pub(crate) const INITIALIZER_FIELD: u64 = 5;
+const RAW_DATA_FIELD: u64 = 9;
+
+/// The messages, or bytes, of that number in a message.
+pub(crate) fn parts(message: &[u8], number: u64) -> impl Iterator<Item = &[u8]> {
+    Fields(message).filter(move |field| field.0 == number).filter_map(|field| field.1)
+}
+
+/// The bytes of a model file.
+pub(crate) fn encode(model: &ModelProto, graph: &GraphProto, initializers: &[TensorMessage<'_>]) -> Vec<u8> {
+    let mut inner = graph.encode_to_vec();
+    for tensor in initializers {
+        append(INITIALIZER_FIELD, &tensor.encode(), &mut inner);
+    }
+    let mut bytes = model.encode_to_vec();
+    append(GRAPH_FIELD, &inner, &mut bytes);
+    bytes
+}
+
+fn append(number: u64, message: &[u8], to: &mut Vec<u8>) {
+    encode_varint(number << 3 | 2, to);
+    encode_varint(message.len() as u64, to);
+    to.extend_from_slice(message);
+}
+
+/// The fields of a message, up to where it is malformed: the number of each, and its bytes where they have a length.
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = (u64, Option<&'a [u8]>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let key = varint(&mut self.0)?;
+        let length = match key & 7 {
+            0 => varint(&mut self.0).map(|_| 0)?,
+            1 => 8,
+            2 => varint(&mut self.0)?,
+            5 => 4,
+            _ => return None,
+        };
+        let (field, rest) = self.0.split_at_checked(usize::try_from(length).ok()?)?;
+        self.0 = rest;
+        Some((key >> 3, (key & 7 == 2).then_some(field)))
     }
 }
 

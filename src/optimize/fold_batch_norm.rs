@@ -2,8 +2,10 @@
 //! `gamma / sqrt(variance + epsilon) * (w x + b - mean) + beta`. Exact in real arithmetic; the folded numbers are
 //! computed in f64 and rounded once. A normalization with nothing in front of it stays, as one multiply-add a pixel.
 
-use crate::graph::{Graph, Node, Op};
-use crate::tensor::Tensor;
+use std::sync::Arc;
+
+use crate::graph::{Graph, Node, Op, ValueId};
+use crate::tensor::Data;
 
 pub(super) fn run(graph: &mut Graph) -> usize {
     super::merge_into_later(graph, |graph, node| {
@@ -14,20 +16,34 @@ pub(super) fn run(graph: &mut Graph) -> usize {
             return None;
         }
         let (scale, shift) = affine(graph, &node.inputs[1..], epsilon)?;
-        let (weights, bias) = (graph.value(layer.inputs[1]).clone(), graph.value(layer.inputs[2]).clone());
-        let (w, b) = (weights.constant.as_ref()?.as_f32()?, bias.constant.as_ref()?.as_f32()?);
-        let per_output = w.len() / scale.len().max(1);
-        let folded = w.chunks(per_output.max(1)).zip(&scale);
-        let folded = folded.flat_map(|(w, s)| w.iter().map(move |&w| (f64::from(w) * s) as f32)).collect();
-        let shifted =
-            b.iter().zip(scale.iter().zip(&shift)).map(|(&b, (s, t))| (f64::from(b) * s + t) as f32);
-        let weights_tensor = Tensor::f32(weights.shape.clone(), folded).ok()?;
-        let bias_tensor = Tensor::f32(bias.shape.clone(), shifted.collect()).ok()?;
+        let (weights, bias) = (layer.inputs[1], layer.inputs[2]);
+        graph.constant(weights).and(graph.constant(bias))?;
         let mut merged = Node { output: node.output, ..layer };
-        merged.inputs[1] = graph.add_constant(format!("{}/folded", weights.name), weights_tensor);
-        merged.inputs[2] = graph.add_constant(format!("{}/folded", bias.name), bias_tensor);
+        merged.inputs[1] = changed(graph, weights, |weights| {
+            let per_output = (weights.len() / scale.len().max(1)).max(1);
+            for (weights, scale) in weights.chunks_mut(per_output).zip(&scale) {
+                weights.iter_mut().for_each(|w| *w = (f64::from(*w) * scale) as f32);
+            }
+        })?;
+        merged.inputs[2] = changed(graph, bias, |bias| {
+            for (b, (scale, shift)) in bias.iter_mut().zip(scale.iter().zip(&shift)) {
+                *b = (f64::from(*b) * scale + shift) as f32;
+            }
+        })?;
         Some((merged, producer))
     })
+}
+
+/// A new constant made of another one: of its memory, where only one node reads that.
+fn changed(graph: &mut Graph, id: ValueId, change: impl FnOnce(&mut [f32])) -> Option<ValueId> {
+    let is_last = graph.uses(id) == 1;
+    let value = &mut graph.values[id.0];
+    let name = format!("{}/folded", value.name);
+    let mut tensor = if is_last { value.constant.take() } else { value.constant.clone() }?;
+    if let Data::F32(data) = Arc::make_mut(&mut tensor).data_mut() {
+        change(data);
+    }
+    Some(graph.add_constant(name, Arc::unwrap_or_clone(tensor)))
 }
 
 fn is_linear(op: &Op) -> bool {
@@ -40,11 +56,7 @@ fn is_linear(op: &Op) -> bool {
 }
 
 /// Scale and shift per channel, in f64, from gamma, beta, mean and variance.
-pub(crate) fn affine(
-    graph: &Graph,
-    inputs: &[crate::graph::ValueId],
-    epsilon: f32,
-) -> Option<(Vec<f64>, Vec<f64>)> {
+pub(crate) fn affine(graph: &Graph, inputs: &[ValueId], epsilon: f32) -> Option<(Vec<f64>, Vec<f64>)> {
     let [gamma, beta, mean, variance] = inputs else { return None };
     let (gamma, beta) = (graph.constant(*gamma)?, graph.constant(*beta)?);
     let (mean, variance) = (graph.constant(*mean)?, graph.constant(*variance)?);

@@ -18,7 +18,8 @@ mod shortcut;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
-pub(super) use conv::transformed;
+use aligned_vec::AVec;
+pub(super) use conv::transform;
 use sinew_kernels::{Block, LANES};
 
 use super::choose::{Choice, ConvShape};
@@ -30,6 +31,7 @@ use super::weights::Weights;
 use super::{Plan, PlanOptions, Port, WeightType};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Node, Op, PoolKind, ValueId};
+use crate::run::arena::ALIGN;
 
 pub(super) fn build(graph: &Graph, options: &PlanOptions) -> Result<Plan> {
     graph.check()?;
@@ -69,7 +71,7 @@ struct Builder<'g> {
     steps: Vec<Step>,
     edge_in: Vec<Step>,
     buffers: Vec<Buffer>,
-    weights: Vec<Block>,
+    weights: AVec<Block>,
     halves: Vec<Halves>,
     /// Channels of each part of every value that can lie in blocks; empty for others.
     parts: Vec<Vec<usize>>,
@@ -101,7 +103,7 @@ impl<'g> Builder<'g> {
             steps: Vec::new(),
             edge_in: Vec::new(),
             buffers: Vec::new(),
-            weights: Vec::new(),
+            weights: AVec::with_capacity(ALIGN, expected_weights(graph)),
             halves: Vec::new(),
             parts: vec![Vec::new(); graph.values.len()],
             blocked: vec![None; graph.values.len()],
@@ -330,6 +332,14 @@ impl<'g> Builder<'g> {
             scratch_blocks,
         })
     }
+}
+
+/// Blocks that packed weights will take, or some more: the constants, and room for Winograd's transforms of some of them. What
+/// is not used is address space, not memory; where it is too little, weights are copied once.
+fn expected_weights(graph: &Graph) -> usize {
+    let constants = graph.values.iter().filter_map(|value| value.constant.as_deref());
+    let blocks: usize = constants.map(|constant| constant.len().div_ceil(LANES)).sum();
+    blocks + blocks / 2
 }
 
 fn node_error(node: &Node, reason: &str) -> Error {

@@ -12,7 +12,7 @@ use sinew_kernels::conv::winograd::WinogradTile;
 use sinew_kernels::isa::{self, fp_state::FpState};
 use sinew_kernels::{Block, LANES};
 
-use super::build::transformed;
+use super::build::transform;
 use super::weights::Weights;
 use crate::error::{Error, Result};
 use crate::graph::{Excite, Graph, Op, ValueId};
@@ -123,7 +123,7 @@ impl Stretch {
             Form::Transformed(Transform { tile, lanes }) => {
                 let mut plain = vec![[0.0; LANES]; bytes.len() / (LANES * size_of::<u16>())];
                 widen(bytes, &mut plain);
-                to.copy_from_slice(&transformed(*tile, lanes, &plain));
+                transform(*tile, lanes, &plain, to);
             }
         }
     }

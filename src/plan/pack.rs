@@ -35,21 +35,19 @@ impl Filters<'_> {
         self.outputs.div_ceil(LANES)
     }
 
-    /// `[output block][input block][tap][live lane][16]`: direct, pointwise, im2col and dense.
-    pub fn pack_by_block(&self, input: &Blocked) -> Vec<Block> {
+    /// `[output block][input block][tap][live lane][16]`: direct, pointwise, im2col and dense. Adds block after block.
+    pub fn pack_by_block(&self, input: &Blocked, add: &mut impl FnMut(Block)) {
         let lanes = input.lanes();
-        let mut packed = Vec::with_capacity(self.blocks() * self.channels * self.taps);
         for block in 0..self.blocks() {
             let mut first = 0;
             for &live in &lanes {
                 let channels = first..first + usize::from(live);
                 for tap in 0..self.taps {
-                    packed.extend(channels.clone().map(|channel| self.lanes(block, channel, tap)));
+                    channels.clone().for_each(|channel| add(self.lanes(block, channel, tap)));
                 }
                 first = channels.end;
             }
         }
-        packed
     }
 
     /// `[output block][channel][tap][16]`: a plain image.

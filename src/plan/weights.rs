@@ -21,9 +21,9 @@ enum Place {
 }
 
 impl Weights {
-    /// Blocks of this process.
-    pub(crate) fn owned(blocks: impl AsRef<[Block]>) -> Self {
-        Self(Place::Owned(AVec::from_slice(ALIGN, blocks.as_ref())))
+    /// Blocks of this process, aligned to [`ALIGN`].
+    pub(crate) fn owned(blocks: AVec<Block>) -> Self {
+        Self(Place::Owned(blocks))
     }
 
     /// `count` blocks of this process that `fill` computes, from zeros.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::graph::{ValueId, shape};
 use crate::half;
-use crate::onnx::proto::{TensorProto, element_type};
+use crate::onnx::proto::{TensorMessage, TensorProto, element_type};
 use crate::tensor::Tensor;
 
 /// Known elements and their shape.
@@ -205,12 +205,13 @@ fn tensor_shape(tensor: &TensorProto, max_dims: usize, max_elements: u64) -> Res
 
 /// Reads a tensor of the file.
 pub(super) fn decode(
-    tensor: &TensorProto,
+    tensor: &TensorMessage<'_>,
     name: String,
     max_dims: usize,
     max_elements: u64,
     conversions: &mut Conversions,
 ) -> Result<Decoded> {
+    let TensorMessage { proto: tensor, raw_data } = tensor;
     let error = |reason: String| Error::Tensor { tensor: name.clone(), reason };
     let fail = |reason| Err(error(reason));
     if tensor.data_location == Some(1) {
@@ -221,7 +222,7 @@ pub(super) fn decode(
     let shape = tensor_shape(tensor, max_dims, max_elements)?;
     let count: usize = shape.iter().product();
     let found = tensor.data_type.unwrap_or_default();
-    let raw = tensor.raw_data.as_deref();
+    let raw = raw_data.as_deref();
     let floats: Option<Vec<f32>> = match found {
         element_type::FLOAT => Some(match raw {
             Some(raw) => numbers(raw, f32::from_le_bytes),

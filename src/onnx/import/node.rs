@@ -1,7 +1,7 @@
 //! One ONNX node while it is imported: its attributes with their types checked, and why a node may be refused.
 
 use crate::error::Error;
-use crate::onnx::proto::{AttributeProto, NodeProto, TensorProto, attribute_type};
+use crate::onnx::proto::{AttributeProto, NodeProto, TensorMessage, attribute_type};
 
 /// Why a node is not imported.
 #[derive(Debug)]
@@ -142,12 +142,15 @@ impl<'a> NodeView<'a> {
         }
     }
 
-    pub fn tensor(&self, name: &str) -> Outcome<Option<&'a TensorProto>> {
+    pub fn tensor(&self, name: &str) -> Outcome<Option<TensorMessage<'a>>> {
         let Some(attribute) = self.attribute(name) else {
             return Ok(None);
         };
         match (&attribute.t, attribute.r#type) {
-            (Some(tensor), None | Some(0 | attribute_type::TENSOR)) => Ok(Some(tensor)),
+            (Some(tensor), None | Some(0 | attribute_type::TENSOR)) => match TensorMessage::decode(tensor) {
+                Ok(tensor) => Ok(Some(tensor)),
+                Err(error) => invalid(format!("attribute {name}: {error}")),
+            },
             _ => invalid(format!("attribute {name} has the wrong type")),
         }
     }

@@ -16,7 +16,7 @@ impl Importer<'_> {
         }
         let name = node.output(0).unwrap_or_default().to_owned();
         let constant = if let Some(tensor) = node.tensor("value")? {
-            match decode(tensor, name, self.limits.dims, self.limits.elements, &mut self.conversions)? {
+            match decode(&tensor, name, self.limits.dims, self.limits.elements, &mut self.conversions)? {
                 Decoded::Constant(constant) => constant,
                 Decoded::Unusable(reason) => {
                     self.bind(node, 0, Known::Unusable(reason));
@@ -48,7 +48,7 @@ impl Importer<'_> {
             None => Constant::float(name, shape, vec![0.0; count])?,
             Some(tensor) => {
                 let (dims, elements) = (self.limits.dims, self.limits.elements);
-                match decode(tensor, name.clone(), dims, elements, &mut self.conversions)? {
+                match decode(&tensor, name.clone(), dims, elements, &mut self.conversions)? {
                     Decoded::Unusable(reason) => return unsupported(reason),
                     Decoded::Constant(one) => match (&one.elements, one.as_f32()) {
                         (Elements::Float(_), Some(&[x])) => Constant::float(name, shape, vec![x; count])?,

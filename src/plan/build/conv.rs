@@ -5,7 +5,7 @@ mod packed;
 
 use std::ops::Range;
 
-pub(in crate::plan) use packed::transformed;
+pub(in crate::plan) use packed::transform;
 pub(super) use packed::{Packed, PackedKey};
 use sinew_kernels::activation::Activation;
 use sinew_kernels::conv::winograd::{WeightForm, WinogradTile};
@@ -228,8 +228,9 @@ impl<'g> Builder<'g> {
         let channels = self.graph.shape(node.inputs[0])[1];
         let taps = layer.geometry.taps();
         let filters = Filters { values: weights, outputs: output.layout.channels(), channels, taps };
-        let packed = filters.pack_by_channel();
         let bias = self.push_weights(&pack_channels(bias, &output.layout));
+        let start = self.push_weights(&filters.pack_by_channel()).start;
+        let weights = self.layer_weights(start, None);
         let rows = Along::Pixels { unit: layer.geometry.out_width };
         let images = output.layout.batch.max(1);
         let bytes = (input.len / images + output.layout.image_blocks() * LANES) * size_of::<f32>();
@@ -246,7 +247,7 @@ impl<'g> Builder<'g> {
             residual,
             residual_scale,
             weights_per_block: channels * taps,
-            weights: self.push_layer_weights(&packed, None),
+            weights,
             bias,
             before: layer.before,
             after: layer.after,

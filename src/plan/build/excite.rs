@@ -62,19 +62,22 @@ impl<'g> Builder<'g> {
                 return Err(node_error(node, "its weights and biases must be constants"));
             };
             let (outputs, channels) = (bias.len(), layout.channels());
-            let packed = Filters { values, outputs, channels, taps: 1 }.pack_by_block(&layout);
-            let lanes = layout.lanes();
-            layout = Blocked { parts: vec![outputs], ..layout };
-            let out_blocks = layout.blocks();
-            let bias = self.push_weights(&pack_channels(bias, &layout));
+            let outputs_layout = Blocked { parts: vec![outputs], ..layout.clone() };
+            let out_blocks = outputs_layout.blocks();
+            let bias = self.push_weights(&pack_channels(bias, &outputs_layout));
+            let start = self.weights.len();
+            let filters = Filters { values, outputs, channels, taps: 1 };
+            filters.pack_by_block(&layout, &mut |block| self.weights.push(block));
+            let weights = self.layer_weights(start, None);
+            let lanes = std::mem::replace(&mut layout, outputs_layout).lanes();
             let parts = self.options.threads.min(outputs * channels / MACS_PER_PART).max(1);
             macs += (outputs * channels * layout.batch) as u64;
-            weights_bytes += size_of_val(&packed[..]) as u64;
+            weights_bytes += size_of_val(&self.weights[weights.clone()]) as u64;
             layers.push(GateLayer {
                 lanes,
                 out_blocks,
-                weights_per_block: packed.len() / out_blocks.max(1),
-                weights: self.push_layer_weights(&packed, None),
+                weights_per_block: weights.len() / out_blocks.max(1),
+                weights,
                 bias,
                 after,
                 cut: Cut { parts, along: Along::Blocks { unit: 1 } },

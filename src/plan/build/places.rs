@@ -222,16 +222,18 @@ impl<'g> Builder<'g> {
         start..self.weights.len()
     }
 
-    /// Adds a layer's weights; `plain` are those before a transform.
-    pub(super) fn push_layer_weights(
+    /// The range of a layer's weights, all that were added from `start` on; `plain` are those before a transform.
+    pub(super) fn layer_weights(
         &mut self,
-        packed: &[Block],
+        start: usize,
         plain: Option<(Transform, &[Block])>,
     ) -> std::ops::Range<usize> {
-        let range = self.push_weights(packed);
+        let range = start..self.weights.len();
         if self.options.weights == WeightType::F16 {
-            let (transform, plain) =
-                plain.map_or((None, packed), |(transform, plain)| (Some(transform), plain));
+            let (transform, plain) = match plain {
+                Some((transform, plain)) => (Some(transform), plain),
+                None => (None, &self.weights[start..]),
+            };
             self.halves.extend(Halves::of(range.clone(), transform, plain));
         }
         range

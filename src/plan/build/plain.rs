@@ -98,7 +98,7 @@ impl<'g> Builder<'g> {
             let skip = self.weights.len();
             let batch = values.len() / channels.max(1);
             for image in values.chunks(channels.max(1)) {
-                self.weights.extend(pack_channels(image, &layout));
+                self.weights.extend_from_slice(&pack_channels(image, &layout));
             }
             let batch_stride = if batch == 1 { 0 } else { blocks };
             return Ok(View {

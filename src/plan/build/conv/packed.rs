@@ -83,46 +83,51 @@ impl<'g> Builder<'g> {
             _ => Blocked { parts: vec![channels], ..input.clone() },
         };
         let lanes = layout.lanes();
-        let mut plain = None;
-        let packed = match algorithm {
-            Algorithm::Depthwise => pack_depthwise(weights, taps, input),
-            Algorithm::Grouped => pack_grouped(weights, output.channels(), channels, taps),
-            _ => {
-                let per_group = (outputs * channels * taps).max(1);
-                let pack = |values| Filters { values, outputs, channels, taps }.pack_by_block(&layout);
-                let packed: Vec<Block> = weights.chunks(per_group).flat_map(pack).collect();
-                match algorithm {
-                    Algorithm::Winograd(tile, WeightForm::Stored) => {
-                        let packed = plain.insert(packed);
-                        transformed(tile, &lanes, packed)
-                    }
-                    _ => packed,
-                }
-            }
-        };
-        let per_block = packed.len() / output.blocks().max(1);
         let bias = self.push_weights(&pack_channels(bias, output));
         let residual_scale = self.residual_scale_of(layer, output);
-        let before = match (algorithm, &plain) {
-            (Algorithm::Winograd(tile, _), Some(plain)) => {
-                Some((Transform { tile, lanes: lanes.clone() }, &plain[..]))
+        let start = self.weights.len();
+        let per_group = (outputs * channels * taps).max(1);
+        let pack = |add: &mut dyn FnMut(Block)| {
+            for values in weights.chunks(per_group) {
+                let filters = Filters { values, outputs, channels, taps };
+                filters.pack_by_block(&layout, &mut |block| add(block));
             }
-            _ => None,
         };
-        let weights = self.push_layer_weights(&packed, before);
+        let mut before = None;
+        match algorithm {
+            Algorithm::Depthwise => {
+                self.push_weights(&pack_depthwise(weights, taps, input));
+            }
+            Algorithm::Grouped => {
+                self.push_weights(&pack_grouped(weights, output.channels(), channels, taps));
+            }
+            Algorithm::Winograd(tile, WeightForm::Stored) => {
+                let mut plain = Vec::with_capacity(weights.len().div_ceil(LANES));
+                pack(&mut |block| plain.push(block));
+                self.weights.resize(start + transformed_blocks(tile, &plain), [0.0; LANES]);
+                transform(tile, &lanes, &plain, &mut self.weights[start..]);
+                before = Some((Transform { tile, lanes: lanes.clone() }, plain));
+            }
+            _ => pack(&mut |block| self.weights.push(block)),
+        }
+        let before = before.as_ref().map(|(transform, plain)| (transform.clone(), &plain[..]));
+        let weights = self.layer_weights(start, before);
+        let per_block = weights.len() / output.blocks().max(1);
         let packed = Packed { weights, per_block, bias, residual_scale, lanes, group_channels };
         self.packed.insert(key, packed.clone());
         Ok(packed)
     }
 }
 
-/// Weights transformed for Winograd: the same bits on every instruction set.
-pub(in crate::plan) fn transformed(tile: WinogradTile, lanes: &[u8], plain: &[Block]) -> Vec<Block> {
+/// Blocks that Winograd's transform makes of these weights.
+pub(in crate::plan) fn transformed_blocks(tile: WinogradTile, plain: &[Block]) -> usize {
+    plain.len() / (tile.kernel * tile.kernel) * tile.positions()
+}
+
+/// Transforms weights for Winograd: the same bits on every instruction set.
+pub(in crate::plan) fn transform(tile: WinogradTile, lanes: &[u8], plain: &[Block], packed: &mut [Block]) {
     let Some(kernel) = isa::supported()[0].winograd.iter().find(|kernel| kernel.tile == tile) else {
         unreachable!("only tiles that have kernels are chosen")
     };
-    let taps = tile.kernel * tile.kernel;
-    let mut packed = vec![[0.0; LANES]; plain.len() / taps * tile.positions()];
-    kernel.pack(lanes, plain, &mut packed);
-    packed
+    kernel.pack(lanes, plain, packed);
 }
