@@ -165,15 +165,20 @@ def compare(model, arguments):
         engines.insert(0, "onnxruntime")
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
-        runners = {engine: Peer(engine, model, arguments, folder) for engine in engines}
-        runners["sinew"] = Sinew(arguments.program, model, arguments, folder)
-        worst = difference(runners["sinew"].outputs(), runners["onnxruntime"].outputs())
-        best = dict.fromkeys(runners, float("inf"))
-        for _ in range(0 if arguments.check else arguments.rounds):
-            for name, runner in runners.items():
-                best[name] = min(best[name], runner.turn(arguments.seconds))
-        for runner in runners.values():
-            runner.end()
+        runners = {}
+        try:
+            for engine in engines:
+                runners[engine] = Peer(engine, model, arguments, folder)
+            runners["sinew"] = Sinew(arguments.program, model, arguments, folder)
+            worst = difference(runners["sinew"].outputs(), runners["onnxruntime"].outputs())
+            best = dict.fromkeys(runners, float("inf"))
+            for _ in range(0 if arguments.check else arguments.rounds):
+                for name, runner in runners.items():
+                    best[name] = min(best[name], runner.turn(arguments.seconds))
+        finally:
+            # workers are stopped between turns, and would stay so
+            for runner in runners.values():
+                runner.end()
     agrees = worst <= TOLERANCE
     line = f"{model.stem:28s} difference {worst:.1e}{'' if agrees else ' TOO LARGE'}"
     if not arguments.check:
