@@ -115,8 +115,9 @@ pub(crate) use strips;
 /// still.
 const FINISH_PIXELS: usize = 128;
 
-/// Whether a [`strip`] computes it: a window of this size and stride without dilation, of which in every output at least
-/// one tap column is inside the image, the last one to the left and the first one to the right.
+/// Whether a [`strip`] computes it: a window of this size and stride without dilation, and so little padding that even the
+/// leftmost output has its last tap column right of the image's left edge, and the rightmost one its first left of the right
+/// edge. Then only the K - 1 outermost columns of a tile can be outside.
 fn fits(geometry: &ConvGeometry, kernel: usize, stride: usize) -> bool {
     let last = geometry.out_width.saturating_sub(1) * stride;
     geometry.kernel == [kernel; 2]

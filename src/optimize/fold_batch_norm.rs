@@ -73,3 +73,49 @@ pub(crate) fn affine(graph: &Graph, inputs: &[ValueId], epsilon: f32) -> Option<
         .collect();
     Some((scale, shift))
 }
+
+#[cfg(test)]
+mod tests {
+    use sinew_kernels::activation::Activation::Identity;
+
+    use super::*;
+    use crate::graph::{Conv, Pads};
+    use crate::tensor::{DType, Tensor};
+
+    /// Two layers share their weights, and each has its own normalization: the first one must not change the other's.
+    #[test]
+    fn shared_weights_are_folded_for_each_layer() {
+        let mut graph = Graph::default();
+        let x = graph.add_value("x", vec![1, 2, 1, 1], DType::F32);
+        graph.inputs.push(x);
+        let constant = |graph: &mut Graph, shape: &[usize], values: &[f32]| {
+            graph.add_constant("c", Tensor::f32(shape, values.to_vec()).expect("as many values"))
+        };
+        let weights = constant(&mut graph, &[2, 2, 1, 1], &[1.0, 2.0, 3.0, 4.0]);
+        let bias = constant(&mut graph, &[2], &[1.0, 2.0]);
+        let conv = Conv {
+            kernel: [1, 1],
+            stride: [1, 1],
+            dilation: [1, 1],
+            pads: Pads { top: 0, left: 0, bottom: 0, right: 0 },
+            groups: 1,
+            before: Identity,
+            residual: false,
+            after: Identity,
+        };
+        for (name, gamma) in [("first", 2.0), ("second", 4.0)] {
+            let inputs = vec![x, weights, bias];
+            let y = graph.add_node("y", Op::Conv(conv.clone()), inputs).expect("it fits");
+            let statistics = [gamma, 0.5, 0.0, 1.0].map(|value| constant(&mut graph, &[2], &[value; 2]));
+            let inputs = [&[y][..], &statistics].concat();
+            let z = graph.add_node(name, Op::BatchNorm { epsilon: 0.0 }, inputs).expect("it fits");
+            graph.outputs.push(z);
+        }
+        assert_eq!(run(&mut graph), 2);
+        graph.check().expect("every operand is there");
+        let folded = graph.nodes.iter().map(|node| [1, 2].map(|at| graph.constant(node.inputs[at])));
+        let expected: [[&[f32]; 2]; 2] =
+            [[&[2.0, 4.0, 6.0, 8.0], &[2.5, 4.5]], [&[4.0, 8.0, 12.0, 16.0], &[4.5, 8.5]]];
+        assert!(folded.eq(expected.map(|layer| layer.map(Some))));
+    }
+}

@@ -120,7 +120,7 @@ impl<'g> Builder<'g> {
 }
 
 /// Blocks that Winograd's transform makes of these weights.
-pub(in crate::plan) fn transformed_blocks(tile: WinogradTile, plain: &[Block]) -> usize {
+fn transformed_blocks(tile: WinogradTile, plain: &[Block]) -> usize {
     plain.len() / (tile.kernel * tile.kernel) * tile.positions()
 }
 
