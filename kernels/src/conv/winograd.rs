@@ -282,14 +282,19 @@ impl Winograd {
     fn stored(&self, args: &ConvArgs<'_>, block: usize, group: usize, work: &mut Work<'_>) {
         let count = work.count;
         let channels = channels(args.lanes);
-        let u_stride = self.tile.positions() * channels;
-        for xi in 0..self.tile.positions() {
+        let positions = self.tile.positions();
+        let u_stride = positions * channels;
+        for xi in 0..positions {
+            // the same blocks at the next position, after the last one the next blocks
+            let next = if xi + 1 < positions { (block, xi + 1) } else { (block + group, 0) };
+            let ahead = next.0 * u_stride + next.1 * channels;
             let product = Product {
                 v: &work.v[xi * work.v_stride..],
                 count,
                 lanes: args.lanes,
                 u: &args.weights[block * u_stride + xi * channels..],
                 u_stride,
+                ahead: args.weights.get(ahead..).unwrap_or(&[]),
                 blocks: group,
                 resume: false,
             };
@@ -322,6 +327,7 @@ impl Winograd {
                             lanes,
                             u: &work.row[c * u_stride..],
                             u_stride: 0,
+                            ahead: &[],
                             blocks: 1,
                             resume: index > 0,
                         };

@@ -15,8 +15,10 @@ pub(crate) struct Product<'a> {
     pub(crate) lanes: &'a [u8],
     /// `[output block][k]`, one k per live channel.
     pub(crate) u: &'a [Block],
-    /// Blocks from one output block to the next in `u`.
+    /// Blocks from one output block to the next in `u`, and in `ahead`.
     pub(crate) u_stride: usize,
+    /// The weights that are needed next, or none: tiles ask for them a few at a time, so that they do not come from memory then.
+    pub(crate) ahead: &'a [Block],
     /// Output blocks.
     pub(crate) blocks: usize,
     /// Whether the sums continue from what `m` holds.
@@ -64,7 +66,9 @@ pub(crate) fn split(choices: &[Registers<'_>], product: &Product<'_>, m: &mut [B
             let (size, groups) = choose(choice.rows, count - first);
             let (rows, column) = choice.rows[size];
             for block in (done..end).step_by(choice.blocks) {
-                let part = Product { u: &product.u[block * product.u_stride..], ..*product };
+                let skip = block * product.u_stride;
+                let ahead = product.ahead.get(skip..).unwrap_or(&[]);
+                let part = Product { u: &product.u[skip..], ahead, ..*product };
                 let m = &mut m[block * count..][..choice.blocks * count];
                 column(&part, Column { first, groups }, m);
             }
@@ -82,7 +86,9 @@ pub(crate) fn column<S: Simd, const ROWS: usize, const BLOCKS: usize>(
     Column { first, groups }: Column,
     m: &mut [Block],
 ) {
-    let Product { v, count, lanes, u, u_stride, resume, .. } = *product;
+    let Product { v, count, lanes, u, u_stride, ahead, resume, .. } = *product;
+    // the tile's share of the weights ahead, for each block of its input
+    let step = (ROWS * LANES).div_ceil(count);
     for group in 0..groups {
         let at = first + group * ROWS;
         let mut sums = [[simd.splat(0.0); BLOCKS]; ROWS];
@@ -93,7 +99,17 @@ pub(crate) fn column<S: Simd, const ROWS: usize, const BLOCKS: usize>(
             });
         }
         let mut k = 0;
+        let mut next: [&[Block]; BLOCKS] = [&[]; BLOCKS];
+        let asked = at * lanes.len() * LANES / count;
+        unroll!(j < BLOCKS <= 4, { next[j] = ahead.get(j * u_stride + asked..).unwrap_or(&[]) });
         for block in 0..lanes.len() {
+            unroll!(j < BLOCKS <= 4, {
+                let now;
+                (now, next[j]) = next[j].split_at(step.min(next[j].len()));
+                for weights in now {
+                    simd.prefetch(weights);
+                }
+            });
             let live = usize::from(lanes[block]).min(LANES);
             let tiles = &v[block * count + at..][..ROWS];
             let mut weights: [&[Block]; BLOCKS] = [&[]; BLOCKS];
