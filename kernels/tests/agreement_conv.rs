@@ -472,6 +472,18 @@ proptest! {
         check_direct(&case, &cuts);
     }
 
+    /// The window is the input, with more blocks of outputs than are computed at once.
+    #[test]
+    fn dense_layers_agree(
+        mut case in dense_case(),
+        outputs in 1..=200usize,
+        window in prop_oneof![1 => Just([1, 1]), 1 => [1..=4usize, 1..=4usize]],
+    ) {
+        (case.size, case.kernel, case.outputs) = (window, window, outputs);
+        (case.dilation, case.pads, case.end_pads) = ([1, 1], [0, 0], [0, 0]);
+        check_direct(&case, &[]);
+    }
+
     #[test]
     fn convolutions_of_plain_images_agree(
         case in dense_case().prop_filter("no output", |case| case.out_size().is_some()),

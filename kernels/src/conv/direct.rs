@@ -15,11 +15,13 @@
 //! all tiles of a batch of pixels pass over them; between chunks the sums lie in the output. The chain of a sum is the
 //! same as without a cut.
 
+pub(crate) mod dense;
 mod places;
 mod tile;
 
 use core::ops::Range;
 
+use self::dense::DenseFn;
 use self::places::OUTSIDE;
 pub(crate) use self::places::Places;
 pub(crate) use self::tile::{Row, RowFn, pointwise_row, row};
@@ -35,6 +37,8 @@ pub(crate) struct Tiles<'a> {
     pub(crate) rows: &'a [Rows<'a, RowFn>],
     /// The same, for outputs that are of the input at their own place only.
     pub(crate) pointwise: &'a [Rows<'a, RowFn>],
+    /// For a window that is the whole input; none where tiles of one pixel do.
+    pub(crate) dense: &'a [(usize, DenseFn)],
     pub(crate) finish: Finish,
 }
 
@@ -77,6 +81,10 @@ pub(super) const BATCH_BYTES: usize = 128 << 10;
 pub(crate) fn run(tiles: &Tiles<'_>, args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
     let blocks = args.check(&pixels, out);
     let geometry = &args.geometry;
+    if dense::is_dense(geometry) && !tiles.dense.is_empty() && !pixels.is_empty() {
+        dense::run(tiles.dense, args, blocks, out);
+        return args.epilogue.finish(tiles.finish, 0..blocks, (1, 0), (0, 1), out);
+    }
     assert!(supports(geometry), "too many taps, or too large a plane");
     let rows = if is_pointwise(geometry) { tiles.pointwise } else { tiles.rows };
     let (taps, in_blocks, in_plane) = (geometry.taps(), args.lanes.len(), geometry.in_pixels());

@@ -6,6 +6,7 @@ use core::ops::Range;
 use crate::activation::Activation;
 use crate::channels::{self, LrnArgs, SoftmaxArgs};
 use crate::conv::ConvArgs;
+use crate::conv::direct::dense::{self, dense};
 use crate::conv::direct::{self, Row, Tiles};
 use crate::conv::grouped::{self, GroupedArgs, Parts, Row as GroupedRow, grouped_direct, grouped_tiles};
 use crate::conv::im2col;
@@ -51,6 +52,7 @@ entry_points! {
     direct_avx2[M, N](row: &Row<'_>, places: &[u32], out: &mut [&mut [Block]]) = direct::row::<_, M, N, LANES>;
     pointwise_avx2[M, N](row: &Row<'_>, places: &[u32], out: &mut [&mut [Block]]) = direct::pointwise_row::<_, M, N>;
     grouped_direct_avx2[M, G](row: &Row<'_>, places: &[u32], out: &mut [&mut [Block]]) = direct::row::<_, M, 1, G>;
+    dense_avx2[N](args: &ConvArgs<'_>, len: usize, block: usize, out: &mut [&mut [Block]]) = dense::blocks::<_, N>;
     plain_image_avx2[M, N](row: &PlainRow<'_>, out: &mut [&mut [Block]]) = plain_image::row::<_, M, N>;
     maxmin_avx2(input: &[Block], positive: &mut [Block], negative: &mut [Block]) = elementwise::maxmin;
     depthwise_any_avx2[P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip_of_any::<_, P>;
@@ -86,6 +88,7 @@ fn direct_tiles() -> Tiles<'static> {
             (5, pointwise_avx2::<5, 1>),
             (6, pointwise_avx2::<6, 1>),
         ]],
+        dense: dense!(dense_avx2: 4 1),
         finish: epilogue_avx2,
     }
 }

@@ -6,6 +6,7 @@ use core::ops::Range;
 
 use crate::activation::Activation;
 use crate::conv::ConvArgs;
+use crate::conv::direct::dense::{self, dense};
 use crate::conv::direct::{self, Row, Tiles};
 use crate::conv::grouped::{self, GroupedArgs, Parts, Row as GroupedRow, grouped_tiles};
 use crate::conv::im2col;
@@ -150,6 +151,7 @@ entry_points! {
     scale_avx512(args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
         |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_avx512, args, pixels, out);
     direct_avx512[M, N](row: &Row<'_>, places: &[u32], out: &mut [&mut [Block]]) = direct::row::<_, M, N, LANES>;
+    dense_avx512[N](args: &ConvArgs<'_>, len: usize, block: usize, out: &mut [&mut [Block]]) = dense::blocks::<_, N>;
     plain_image_avx512[M, N](row: &PlainRow<'_>, out: &mut [&mut [Block]]) = plain_image::row::<_, M, N>;
     maxmin_avx512(input: &[Block], positive: &mut [Block], negative: &mut [Block]) = elementwise::maxmin;
     depthwise_any_avx512[P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip_of_any::<_, P>;
@@ -167,6 +169,7 @@ fn direct_tiles() -> Tiles<'static> {
         rows: &[tiles!(direct_avx512, 1: 1 2 4 7 14), tiles!(direct_avx512, 2: 1 2 4 7 14)],
         // with one address for a tile as they are
         pointwise: &[tiles!(direct_avx512, 1: 1 2 4 7 14), tiles!(direct_avx512, 2: 1 2 4 7 14)],
+        dense: dense!(dense_avx512: 4 1),
         finish: epilogue_avx512,
     }
 }

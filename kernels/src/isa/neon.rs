@@ -6,6 +6,7 @@ use core::ops::Range;
 use crate::activation::Activation;
 use crate::channels::{self, LrnArgs, SoftmaxArgs};
 use crate::conv::ConvArgs;
+use crate::conv::direct::dense::{self, dense};
 use crate::conv::direct::{self, Row, Tiles};
 use crate::conv::grouped::{self, GroupedArgs, Parts, Row as GroupedRow, grouped_direct, grouped_tiles};
 use crate::conv::im2col;
@@ -51,6 +52,7 @@ entry_points! {
     direct_neon[M, N](row: &Row<'_>, places: &[u32], out: &mut [&mut [Block]]) = direct::row::<_, M, N, LANES>;
     pointwise_neon[M, N](row: &Row<'_>, places: &[u32], out: &mut [&mut [Block]]) = direct::pointwise_row::<_, M, N>;
     grouped_direct_neon[M, G](row: &Row<'_>, places: &[u32], out: &mut [&mut [Block]]) = direct::row::<_, M, 1, G>;
+    dense_neon[N](args: &ConvArgs<'_>, len: usize, block: usize, out: &mut [&mut [Block]]) = dense::blocks::<_, N>;
     plain_image_neon[M, N](row: &PlainRow<'_>, out: &mut [&mut [Block]]) = plain_image::row::<_, M, N>;
     maxmin_neon(input: &[Block], positive: &mut [Block], negative: &mut [Block]) = elementwise::maxmin;
     depthwise_any_neon[P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip_of_any::<_, P>;
@@ -86,6 +88,8 @@ fn direct_tiles() -> Tiles<'static> {
             (5, pointwise_neon::<5, 1>),
             (6, pointwise_neon::<6, 1>),
         ]],
+        // with 4 blocks the compiler loads all their weights first and spills
+        dense: dense!(dense_neon: 2 1),
         finish: epilogue_neon,
     }
 }

@@ -308,6 +308,7 @@ macro_rules! scalar_table {
             Tiles {
                 rows: &[tiles!(direct_scalar, 1: 1 2)],
                 pointwise: &[tiles!(direct_scalar, 1: 1 2)],
+                dense: &[],
                 finish: epilogue_scalar,
             }
         }
