@@ -71,6 +71,8 @@ pub struct ConvShape {
     pub plain_input: bool,
     /// Maps of about this size with the same weights: the fragments of a dilated layer.
     pub maps: usize,
+    /// Bytes of all constants of the network.
+    pub network: u64,
 }
 
 /// The choice and its reasons.
@@ -193,8 +195,42 @@ fn from_plain_image(shape: &ConvShape, _: &PlanOptions) -> Result<(Algorithm, St
     Ok((Algorithm::PlainImage, format!("{} channels are read as they lie, none padded", shape.in_channels)))
 }
 
-/// Tiles of a layer, of all its maps, that pay for streaming the transformed weights of the larger tile.
+/// Tiles of a layer, of all its maps, below which most of a register tile of 4x4 tiles is empty.
+const FEW_TILES: usize = 4;
+
+/// Tiles that pay for streaming the transformed weights of the larger tile.
 const MANY_TILES: usize = 49;
+
+/// So many do where it saves two fifths of the products, as on maps that it covers without waste. On a map of 14x14 it saves
+/// a quarter, which is not worth 2.25 times the weights.
+const SOME_TILES: usize = 16;
+
+/// Winograd tiles of 4x4 outputs or of 2x2: which are faster, and why. `docs/winograd.md` has the measurements.
+fn tile_by_shape(shape: &ConvShape, kernel: usize, options: &PlanOptions) -> (usize, String) {
+    let g = &shape.geometry;
+    let [two, four] = [2, 4].map(|output| WinogradTile { output, kernel });
+    let products = |tile: WinogradTile| tile.tiles(g.out_height, g.out_width) * tile.positions();
+    let at_most = |share: f64| products(four) as f64 <= share * products(two) as f64;
+    let tiles = four.tiles(g.out_height, g.out_width) * shape.maps;
+    if tiles < FEW_TILES || !at_most(0.75) {
+        (2, format!("tiles of 4x4 outputs cover {}x{} badly", g.out_height, g.out_width))
+    } else if stays_in_cache(shape, four, options) {
+        (4, "transformed weights stay in the second-level cache".to_owned())
+    } else if shape.network <= 2 * options.l2_bytes as u64 {
+        (4, "all weights of the network are few".to_owned())
+    } else if tiles >= MANY_TILES || (tiles >= SOME_TILES && at_most(0.6)) {
+        (4, format!("{tiles} tiles pay for streaming the transformed weights"))
+    } else {
+        (2, format!("{tiles} tiles: the smaller tile's weights are less to stream"))
+    }
+}
+
+/// Whether transformed weights stay in the second-level cache.
+fn stays_in_cache(shape: &ConvShape, tile: WinogradTile, options: &PlanOptions) -> bool {
+    let channels = shape.in_channels / shape.groups;
+    let weights = tile.positions() * channels * (shape.out_channels / shape.groups) * size_of::<f32>();
+    weights <= options.l2_bytes + options.l2_bytes / 2
+}
 
 /// Winograd by shape. The rule follows measured layers: see the bench `conv`.
 fn winograd(shape: &ConvShape, options: &PlanOptions) -> Result<(Algorithm, String), String> {
@@ -226,18 +262,10 @@ fn any_winograd(shape: &ConvShape, options: &PlanOptions) -> Result<(Algorithm, 
         return Err("groups are no whole blocks".into());
     }
     let channels = shape.in_channels / shape.groups;
-    let four = WinogradTile { output: 4, kernel };
-    let transformed = four.positions() * channels * (shape.out_channels / shape.groups) * 4;
-    let tiles = four.tiles(g.out_height, g.out_width) * shape.maps;
-    let in_cache = transformed <= options.l2_bytes + options.l2_bytes / 2;
     let (output, reason) = match options.winograd {
         Winograd::Off => return Err("switched off".into()),
         Winograd::Tile(output) => (output, "the tile asked for".to_owned()),
-        Winograd::Auto if in_cache => (4, "transformed weights stay in the second-level cache".to_owned()),
-        Winograd::Auto if tiles >= MANY_TILES => {
-            (4, format!("{tiles} tiles pay for streaming the transformed weights"))
-        }
-        Winograd::Auto => (2, format!("{tiles} tiles: the smaller tile's weights are less to stream")),
+        Winograd::Auto => tile_by_shape(shape, kernel, options),
     };
     let wanted = WinogradTile { output, kernel };
     if !TILES.contains(&wanted) {
@@ -245,7 +273,9 @@ fn any_winograd(shape: &ConvShape, options: &PlanOptions) -> Result<(Algorithm, 
     }
     let (tile, reason) = within_error(wanted, channels, options, reason)?;
     // Many maps' tiles make up for the transform, and weights that stream are fewer: as fast, without any growth.
-    let maps_pay = !in_cache && shape.maps > 1 && tiles >= MANY_TILES && tile.output >= 4;
+    let tiles = tile.tiles(g.out_height, g.out_width) * shape.maps;
+    let streams = tile.output >= 4 && !stays_in_cache(shape, tile, options);
+    let maps_pay = streams && shape.maps > 1 && tiles >= MANY_TILES;
     let form = if options.compact_weights || maps_pay { WeightForm::Plain } else { WeightForm::Stored };
     Ok((Algorithm::Winograd(tile, form), reason))
 }
@@ -351,6 +381,7 @@ mod tests {
             out_channels: channels,
             groups_are_blocks: true,
             maps: 1,
+            network: u64::MAX,
             plain_input: false,
         }
     }
@@ -371,5 +402,24 @@ mod tests {
         assert!(none.why.contains("1 is allowed"), "{}", none.why);
         // A tile asked for by name is not replaced by another.
         assert_eq!(chosen(Winograd::Tile(4), Some(5.0)).algorithm.name(), "direct");
+    }
+
+    /// What `docs/winograd.md` measured.
+    #[test]
+    fn tiles_are_chosen_by_products_and_weights() {
+        let options = PlanOptions::default();
+        let tile = |channels, size, network| {
+            let shape = ConvShape { network, ..shape(channels, size) };
+            tile_by_shape(&shape, 3, &options).0
+        };
+        let large = u64::MAX;
+        // One tile, or tiles that cover the map badly.
+        assert_eq!((tile(64, 4, large), tile(64, 6, large), tile(96, 10, large)), (2, 2, 2));
+        // Weights that stay in a cache, by themselves or with those of the whole network.
+        assert_eq!((tile(64, 7, large), tile(96, 14, large)), (4, 4));
+        assert_eq!((tile(128, 8, large), tile(128, 8, 1 << 20)), (2, 4));
+        // Weights that stream.
+        assert_eq!((tile(192, 16, large), tile(256, 14, large), tile(384, 8, large)), (4, 2, 2));
+        assert_eq!((tile(128, 28, large), tile(512, 28, large)), (4, 4));
     }
 }

@@ -172,6 +172,7 @@ impl<'g> Builder<'g> {
             groups_are_blocks: group_channels.iter().all(|channels| channels % LANES == 0)
                 && parts_are_blocks,
             maps: self.fragments_of(node),
+            network: self.graph.parameters() * size_of::<f32>() as u64,
             // A sum from a plain image has another order: whether a step before runs on a row-major map must not change it.
             plain_input: layer.scale.is_none()
                 && !self.row_major.contains(&node.inputs[0])
