@@ -24,8 +24,7 @@ const X86: [Tile; 11] = [
     Tile { name: "pointwise_avx2", widest: 6 * 2, limit: 2.1 },
     Tile { name: "direct_avx512", widest: 14 * 2, limit: 2.5 },
     Tile { name: "dense_avx2", widest: 4 * 2, limit: 1.7 },
-    // One block alone is unrolled to four multiply-adds.
-    Tile { name: "dense_avx512", widest: 4, limit: 3.0 },
+    Tile { name: "dense_avx512", widest: 4, limit: 2.3 },
     Tile { name: "winograd_column_avx2", widest: 6 * 2, limit: 2.5 },
     Tile { name: "winograd_column_avx512", widest: 14 * 2, limit: 2.5 },
     Tile { name: "grouped_tile_avx2", widest: 6 * 2, limit: 2.5 },
@@ -38,7 +37,7 @@ const X86: [Tile; 11] = [
 const AARCH64: [Tile; 6] = [
     Tile { name: "direct_neon", widest: 6 * 4, limit: 2.5 },
     Tile { name: "pointwise_neon", widest: 6 * 4, limit: 2.1 },
-    Tile { name: "dense_neon", widest: 2 * 4, limit: 2.5 },
+    Tile { name: "dense_neon", widest: 3 * 4, limit: 2.5 },
     Tile { name: "winograd_column_neon", widest: 6 * 4, limit: 2.5 },
     Tile { name: "grouped_tile_neon", widest: 5 * 4, limit: 2.5 },
     Tile { name: "plain_image_neon", widest: 6 * 4, limit: 2.5 },

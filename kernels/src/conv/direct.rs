@@ -37,8 +37,8 @@ pub(crate) struct Tiles<'a> {
     pub(crate) rows: &'a [Rows<'a, RowFn>],
     /// The same, for outputs that are of the input at their own place only.
     pub(crate) pointwise: &'a [Rows<'a, RowFn>],
-    /// For a window that is the whole input; none where tiles of one pixel do.
-    pub(crate) dense: &'a [(usize, DenseFn)],
+    /// For a window that is the whole input: how many blocks are computed at once. With less, or without, tiles of one pixel do.
+    pub(crate) dense: Option<(usize, DenseFn)>,
     pub(crate) finish: Finish,
 }
 
@@ -81,8 +81,9 @@ pub(super) const BATCH_BYTES: usize = 128 << 10;
 pub(crate) fn run(tiles: &Tiles<'_>, args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
     let blocks = args.check(&pixels, out);
     let geometry = &args.geometry;
-    if dense::is_dense(geometry) && !tiles.dense.is_empty() && !pixels.is_empty() {
-        dense::run(tiles.dense, args, blocks, out);
+    let dense = tiles.dense.filter(|(size, _)| *size <= blocks && dense::is_dense(geometry));
+    if let Some(dense) = dense.filter(|_| !pixels.is_empty()) {
+        dense::run(dense, args, blocks, out);
         return args.epilogue.finish(tiles.finish, 0..blocks, (1, 0), (0, 1), out);
     }
     assert!(supports(geometry), "too many taps, or too large a plane");

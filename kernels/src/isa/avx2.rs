@@ -6,8 +6,7 @@ use core::ops::Range;
 use crate::activation::Activation;
 use crate::channels::{self, LrnArgs, SoftmaxArgs};
 use crate::conv::ConvArgs;
-use crate::conv::direct::dense::{self, dense};
-use crate::conv::direct::{self, Row, Tiles};
+use crate::conv::direct::{self, Row, Tiles, dense};
 use crate::conv::grouped::{self, GroupedArgs, Parts, Row as GroupedRow, grouped_direct, grouped_tiles};
 use crate::conv::im2col;
 use crate::conv::plain_image::{self, PlainConvArgs, PlainRow, PlainTiles};
@@ -88,7 +87,7 @@ fn direct_tiles() -> Tiles<'static> {
             (5, pointwise_avx2::<5, 1>),
             (6, pointwise_avx2::<6, 1>),
         ]],
-        dense: dense!(dense_avx2: 4 1),
+        dense: Some((4, dense_avx2::<4>)),
         finish: epilogue_avx2,
     }
 }

@@ -6,8 +6,7 @@ use core::ops::Range;
 
 use crate::activation::Activation;
 use crate::conv::ConvArgs;
-use crate::conv::direct::dense::{self, dense};
-use crate::conv::direct::{self, Row, Tiles};
+use crate::conv::direct::{self, Row, Tiles, dense};
 use crate::conv::grouped::{self, GroupedArgs, Parts, Row as GroupedRow, grouped_tiles};
 use crate::conv::im2col;
 use crate::conv::plain_image::{self, PlainConvArgs, PlainRow, PlainTiles};
@@ -169,7 +168,7 @@ fn direct_tiles() -> Tiles<'static> {
         rows: &[tiles!(direct_avx512, 1: 1 2 4 7 14), tiles!(direct_avx512, 2: 1 2 4 7 14)],
         // with one address for a tile as they are
         pointwise: &[tiles!(direct_avx512, 1: 1 2 4 7 14), tiles!(direct_avx512, 2: 1 2 4 7 14)],
-        dense: dense!(dense_avx512: 4 1),
+        dense: Some((4, dense_avx512::<4>)),
         finish: epilogue_avx512,
     }
 }

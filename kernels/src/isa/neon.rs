@@ -6,8 +6,7 @@ use core::ops::Range;
 use crate::activation::Activation;
 use crate::channels::{self, LrnArgs, SoftmaxArgs};
 use crate::conv::ConvArgs;
-use crate::conv::direct::dense::{self, dense};
-use crate::conv::direct::{self, Row, Tiles};
+use crate::conv::direct::{self, Row, Tiles, dense};
 use crate::conv::grouped::{self, GroupedArgs, Parts, Row as GroupedRow, grouped_direct, grouped_tiles};
 use crate::conv::im2col;
 use crate::conv::plain_image::{self, PlainConvArgs, PlainRow, PlainTiles};
@@ -88,8 +87,8 @@ fn direct_tiles() -> Tiles<'static> {
             (5, pointwise_neon::<5, 1>),
             (6, pointwise_neon::<6, 1>),
         ]],
-        // with 4 blocks the compiler loads all their weights first and spills
-        dense: dense!(dense_neon: 2 1),
+        // with 4 blocks the compiler loads all their weights before it multiplies, and spills
+        dense: Some((3, dense_neon::<3>)),
         finish: epilogue_neon,
     }
 }

@@ -308,7 +308,7 @@ macro_rules! scalar_table {
             Tiles {
                 rows: &[tiles!(direct_scalar, 1: 1 2)],
                 pointwise: &[tiles!(direct_scalar, 1: 1 2)],
-                dense: &[],
+                dense: None,
                 finish: epilogue_scalar,
             }
         }

@@ -3,6 +3,8 @@
 //! A weight is read once, so the speed is that of where the weights come from. Several output blocks at a time are as many
 //! streams that the hardware reads ahead, and as many chains that hide the latency of each other.
 
+use core::slice;
+
 use super::tile::accumulate;
 use crate::conv::{ConvArgs, ConvGeometry};
 use crate::simd::{Simd, unroll};
@@ -10,12 +12,6 @@ use crate::{Block, LANES};
 
 /// Computes some output blocks, each of `len` weights, the first of which is `block`: all of `out`, one pixel each.
 pub(crate) type DenseFn = fn(args: &ConvArgs<'_>, len: usize, block: usize, out: &mut [&mut [Block]]);
-
-/// The functions of an instruction set and how many blocks each computes: most first, one block last.
-macro_rules! dense {
-    ($dense:ident: $($blocks:literal)*) => { &[$(($blocks, $dense::<$blocks>)),*] };
-}
-pub(crate) use dense;
 
 /// Whether the window is the input.
 pub(super) fn is_dense(geometry: &ConvGeometry) -> bool {
@@ -25,14 +21,18 @@ pub(super) fn is_dense(geometry: &ConvGeometry) -> bool {
         && (geometry.out_pixels(), pad_top, pad_left) == (1, 0, 0)
 }
 
-/// Computes all output blocks.
-pub(super) fn run(sizes: &[(usize, DenseFn)], args: &ConvArgs<'_>, blocks: usize, out: &mut [&mut [Block]]) {
-    let (mut block, len) = (0, args.weights_per_block());
-    for &(size, function) in sizes {
-        while blocks - block >= size {
-            function(args, len, block, &mut out[block..block + size]);
-            block += size;
-        }
+/// Computes all output blocks, `size` at a time. The last ones may lie over those before and compute some again, to the same
+/// bits.
+pub(super) fn run(
+    (size, function): (usize, DenseFn),
+    args: &ConvArgs<'_>,
+    blocks: usize,
+    out: &mut [&mut [Block]],
+) {
+    let len = args.weights_per_block();
+    for block in (0..blocks).step_by(size) {
+        let block = block.min(blocks - size);
+        function(args, len, block, &mut out[block..block + size]);
     }
 }
 
@@ -61,5 +61,10 @@ pub(crate) fn blocks<S: Simd, const N: usize>(
             );
         }
     }
-    args.epilogue.starting_at(block, 1).tail().store(simd, sums, (1, 0), 0, out);
+    unroll!(j < N <= 4, { simd.store(&mut out[j][0], sums[0][j]) });
+    // one after the other, in a quarter of the code
+    for (j, out) in out.iter_mut().enumerate() {
+        let sum = [[simd.load(&out[0])]];
+        args.epilogue.starting_at(block + j, 1).tail().store(simd, sum, (1, 0), 0, slice::from_mut(out));
+    }
 }

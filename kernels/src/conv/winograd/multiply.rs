@@ -88,7 +88,7 @@ pub(crate) fn column<S: Simd, const ROWS: usize, const BLOCKS: usize>(
 ) {
     let Product { v, count, lanes, u, u_stride, ahead, resume, .. } = *product;
     // the tile's share of the weights ahead, for each block of its input
-    let step = (ROWS * LANES).div_ceil(count);
+    let step = (ROWS * LANES).div_ceil(count) * BLOCKS;
     for group in 0..groups {
         let at = first + group * ROWS;
         let mut sums = [[simd.splat(0.0); BLOCKS]; ROWS];
@@ -99,17 +99,15 @@ pub(crate) fn column<S: Simd, const ROWS: usize, const BLOCKS: usize>(
             });
         }
         let mut k = 0;
-        let mut next: [&[Block]; BLOCKS] = [&[]; BLOCKS];
         let asked = at * lanes.len() * LANES / count;
-        unroll!(j < BLOCKS <= 4, { next[j] = ahead.get(j * u_stride + asked..).unwrap_or(&[]) });
         for block in 0..lanes.len() {
-            unroll!(j < BLOCKS <= 4, {
-                let now;
-                (now, next[j]) = next[j].split_at(step.min(next[j].len()));
-                for weights in now {
+            // of one output block after the other, what this block of the input is to ask for of all
+            let from = block % BLOCKS * u_stride + asked + block / BLOCKS * step;
+            for next in from..from + step {
+                if let Some(weights) = ahead.get(next) {
                     simd.prefetch(weights);
                 }
-            });
+            }
             let live = usize::from(lanes[block]).min(LANES);
             let tiles = &v[block * count + at..][..ROWS];
             let mut weights: [&[Block]; BLOCKS] = [&[]; BLOCKS];
