@@ -1,7 +1,7 @@
 //! Loops that measure the machine with the instructions that kernels use: the peak of fused multiply-adds, and
 //! how fast memory is read and copied. No plan depends on what they find.
 
-use crate::simd::Simd;
+use crate::simd::{Simd, unroll};
 use crate::{Block, LANES};
 
 /// The loops of one instruction set.
@@ -49,15 +49,16 @@ pub(crate) fn fma_loop<S: Simd, const CHAINS: usize>(simd: S, rounds: usize, sta
 }
 
 /// See [`ProbeKernel::read_loop`]. An addition waits up to 4 cycles for its sum while 2 loads start in each: `SUMS` blocks
-/// are 8 registers or more.
+/// are 8 registers or more. Each sum is of a stream of its own: from memory a core reads several at once faster than one.
 #[inline(always)]
 pub(crate) fn read_loop<S: Simd, const SUMS: usize>(simd: S, from: &[Block], sum: &mut Block) {
     let mut sums = [simd.splat(0.0); SUMS];
-    let (groups, rest) = from.as_chunks::<SUMS>();
-    for group in groups {
-        for (sum, block) in sums.iter_mut().zip(group) {
-            *sum = simd.add(*sum, simd.load(block));
-        }
+    let length = from.len() / SUMS;
+    let (from, rest) = from.split_at(length * SUMS);
+    let mut streams: [&[Block]; SUMS] = [&[]; SUMS];
+    unroll!(i < SUMS <= 16, { streams[i] = &from[i * length..][..length] });
+    for at in 0..length {
+        unroll!(i < SUMS <= 16, { sums[i] = simd.add(sums[i], simd.load(&streams[i][at])) });
     }
     for block in rest {
         sums[0] = simd.add(sums[0], simd.load(block));
