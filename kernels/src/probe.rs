@@ -57,6 +57,7 @@ pub(crate) fn read_loop<S: Simd, const SUMS: usize>(simd: S, from: &[Block], sum
     let (from, rest) = from.split_at(length * SUMS);
     let mut streams: [&[Block]; SUMS] = [&[]; SUMS];
     unroll!(i < SUMS <= 16, { streams[i] = &from[i * length..][..length] });
+    #[allow(clippy::needless_range_loop, reason = "one number for several arrays")]
     for at in 0..length {
         unroll!(i < SUMS <= 16, { sums[i] = simd.add(sums[i], simd.load(&streams[i][at])) });
     }

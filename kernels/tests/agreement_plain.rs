@@ -1,18 +1,20 @@
 //! Kernels on row-major maps: every table against the scalar one's kernels on blocks, bit for bit.
 
-#[path = "support/blocks.rs"]
-mod support;
+mod support {
+    pub mod blocks;
+    pub mod windows;
+}
 
 use proptest::prelude::*;
 use sinew_kernels::activation::Activation;
-use sinew_kernels::conv::ConvGeometry;
 use sinew_kernels::elementwise::{Addend, ScaleArgs};
 use sinew_kernels::isa::Kernels;
 use sinew_kernels::plain::pool::{PlainPoolArgs, supports};
 use sinew_kernels::plain::{PlainAddend, PlainGlobalArgs, PlainScaleArgs};
 use sinew_kernels::pool::{PoolArgs, PoolKind};
 use sinew_kernels::{Block, LANES};
-use support::{Numbers, UNWRITTEN, config, tables};
+use support::blocks::{Numbers, UNWRITTEN, config, tables};
+use support::windows::{common, geometry, kind, part, up_to};
 
 /// The scalar table: the last one.
 fn scalar() -> &'static Kernels {
@@ -56,48 +58,6 @@ fn guarded(name: &str, len: usize, run: impl FnOnce(&mut [f32])) -> Vec<f32> {
     data[GUARD..GUARD + len].to_vec()
 }
 
-/// Sizes with no empty window that the row-major pools take.
-fn geometry() -> impl Strategy<Value = ConvGeometry> {
-    let common = prop_oneof![
-        Just(([2, 2], [2, 2], [1, 1])),
-        Just(([2, 2], [1, 1], [1, 1])),
-        Just(([3, 3], [1, 1], [1, 1])),
-        Just(([3, 3], [2, 2], [1, 1])),
-        (
-            (1..8usize, 1..8usize).prop_map(|(h, w)| [h, w]),
-            (1..5usize, 1..3usize).prop_map(|(h, w)| [h, w]),
-            (1..4usize, 1..4usize).prop_map(|(h, w)| [h, w]),
-        ),
-    ];
-    let width = prop_oneof![3 => 1..20usize, 2 => 20..60usize, 1 => 120..300usize];
-    (common, 1..12usize, width, 0..4usize, 0..4usize, 0..4usize, 0..4usize)
-        .prop_map(|((kernel, stride, dilation), in_height, in_width, top, left, bottom, right)| {
-            let out = |extent: usize, axis: usize, before: usize, after: usize| {
-                let reach = (kernel[axis] - 1) * dilation[axis] + 1;
-                (extent + before + after).saturating_sub(reach) / stride[axis] + 1
-            };
-            ConvGeometry {
-                in_height,
-                in_width,
-                out_height: out(in_height, 0, top, bottom),
-                out_width: out(in_width, 1, left, right),
-                kernel,
-                stride,
-                dilation,
-                pad_top: top,
-                pad_left: left,
-            }
-        })
-        .prop_filter("a window is empty", |g| {
-            let holds = |at: usize, axis: usize, extent: usize, pad: usize| {
-                (0..g.kernel[axis])
-                    .any(|k| (at * g.stride[axis] + k * g.dilation[axis]).wrapping_sub(pad) < extent)
-            };
-            (0..g.out_height).all(|y| holds(y, 0, g.in_height, g.pad_top))
-                && (0..g.out_width).all(|x| holds(x, 1, g.in_width, g.pad_left))
-        })
-}
-
 fn activation(kind: usize) -> Activation {
     [
         Activation::Identity,
@@ -113,14 +73,13 @@ proptest! {
 
     #[test]
     fn a_plain_pool_is_the_pool_on_blocks(
-        g in geometry(), kind in 0..3usize, pads in (0..3usize, 0..3usize), channels in 1..20usize,
-        cut in (0.0..1.0f64, 0.0..1.0f64), seed: u64, special: bool,
+        g in geometry(
+            prop_oneof![4 => common(), 1 => up_to([7, 7], [4, 2], [3, 3])],
+            1..12usize,
+            prop_oneof![3 => 1..20usize, 2 => 20..60usize, 1 => 120..300usize],
+        ),
+        kind in kind(), channels in 1..20usize, cut in (0.0..1.0f64, 0.0..1.0f64), seed: u64, special: bool,
     ) {
-        let kind = match kind {
-            0 => PoolKind::Max,
-            1 => PoolKind::Average,
-            _ => PoolKind::AverageWithBorder { pad_bottom: pads.0, pad_right: pads.1 },
-        };
         prop_assume!(supports(kind, g.kernel, g.stride, g.dilation));
         let input = Numbers::new(seed).plain(channels * g.in_pixels(), special);
         let packed = blocks(&input, g.in_pixels());
@@ -129,8 +88,7 @@ proptest! {
         (scalar().pool.run)(&PoolArgs { geometry: g, kind, input: &packed }, 0..g.out_pixels(), &mut planes);
         let want = plain_bits(&want, channels);
         let all = channels * g.out_height;
-        let ends = [cut.0, cut.1].map(|cut| (cut * (all + 1) as f64) as usize);
-        let rows = ends[0].min(ends[1])..ends[0].max(ends[1]);
+        let rows = part(all, cut);
         for table in tables() {
             let name = table.plain_pool.name;
             let args = PlainPoolArgs { geometry: g, kind, input: &input };
@@ -185,8 +143,7 @@ proptest! {
         (scalar().scale.run)(&args, 0..plane, &mut planes);
         let want = plain_bits(&want, channels);
         let all = channels * plane;
-        let ends = [cut.0, cut.1].map(|cut| (cut * (all + 1) as f64) as usize);
-        let range = ends[0].min(ends[1])..ends[0].max(ends[1]);
+        let range = part(all, cut);
         for table in tables() {
             let name = table.plain_scale.name;
             let addend = [PlainAddend::Nothing, PlainAddend::Channel(&shift), PlainAddend::Map(&map)][addend];

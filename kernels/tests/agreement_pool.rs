@@ -1,14 +1,17 @@
 //! Pools: every table against the scalar one bit for bit, the scalar one against the definition: exactly for
 //! maxima, within the rounding of the sums in f64 for means.
 
-#[path = "support/blocks.rs"]
-mod support;
+mod support {
+    pub mod blocks;
+    pub mod windows;
+}
 
 use proptest::prelude::*;
 use sinew_kernels::conv::ConvGeometry;
 use sinew_kernels::pool::{PoolArgs, PoolKind};
 use sinew_kernels::{Block, LANES};
-use support::{Guarded, Numbers, assert_same, config, tables};
+use support::blocks::{Guarded, Numbers, assert_same, config, same, tables};
+use support::windows::{common, kind, part, up_to};
 
 /// The taps of one window in the image.
 fn window(g: &ConvGeometry, y: usize, x: usize) -> Vec<usize> {
@@ -58,47 +61,9 @@ fn check_mean(got: f32, taps: &[f32], divisor: usize) -> Result<(), String> {
 
 /// Sizes with no empty window.
 fn geometry() -> impl Strategy<Value = ConvGeometry> {
-    let common = prop_oneof![
-        Just(([2, 2], [2, 2], [1, 1])),
-        Just(([2, 2], [1, 1], [1, 1])),
-        Just(([3, 3], [1, 1], [1, 1])),
-        Just(([3, 3], [2, 2], [1, 1])),
-        Just(([5, 5], [1, 1], [1, 1])),
-        (
-            (1..6usize, 1..6usize).prop_map(|(h, w)| [h, w]),
-            (1..4usize, 1..4usize).prop_map(|(h, w)| [h, w]),
-            (1..3usize, 1..3usize).prop_map(|(h, w)| [h, w]),
-        ),
-    ];
-    (
-        common,
-        1..20usize,
-        prop_oneof![4 => 1..20usize, 1 => 100..200usize],
-        0..4usize,
-        0..4usize,
-        0..4usize,
-        0..4usize,
-    )
-        .prop_map(|((kernel, stride, dilation), in_height, in_width, top, left, bottom, right)| {
-            let out = |extent: usize, axis: usize, before: usize, after: usize| {
-                let reach = (kernel[axis] - 1) * dilation[axis] + 1;
-                (extent + before + after).saturating_sub(reach) / stride[axis] + 1
-            };
-            ConvGeometry {
-                in_height,
-                in_width,
-                out_height: out(in_height, 0, top, bottom),
-                out_width: out(in_width, 1, left, right),
-                kernel,
-                stride,
-                dilation,
-                pad_top: top,
-                pad_left: left,
-            }
-        })
-        .prop_filter("a window is empty", |g| {
-            (0..g.out_height).all(|y| (0..g.out_width).all(|x| !window(g, y, x).is_empty()))
-        })
+    let fives = Just(([5, 5], [1, 1], [1, 1]));
+    let windows = prop_oneof![4 => common(), 1 => fives, 1 => up_to([5, 5], [3, 3], [2, 2])];
+    support::windows::geometry(windows, 1..20usize, prop_oneof![4 => 1..20usize, 1 => 100..200usize])
 }
 
 proptest! {
@@ -106,17 +71,11 @@ proptest! {
 
     #[test]
     fn pool_matches_its_definition(
-        g in geometry(), kind in 0..3usize, pads in (0..3usize, 0..3usize), blocks in 1..3usize,
-        cut in (0.0..1.0f64, 0.0..1.0f64), seed: u64, special: bool,
+        g in geometry(), kind in kind(), blocks in 1..3usize, cut in (0.0..1.0f64, 0.0..1.0f64), seed: u64,
+        special: bool,
     ) {
-        let kind = match kind {
-            0 => PoolKind::Max,
-            1 => PoolKind::Average,
-            _ => PoolKind::AverageWithBorder { pad_bottom: pads.0, pad_right: pads.1 },
-        };
         let input = Numbers::new(seed).blocks(blocks * g.in_pixels(), special);
-        let ends = [cut.0, cut.1].map(|cut| (cut * (g.out_height + 1) as f64) as usize);
-        let rows = ends[0].min(ends[1])..ends[0].max(ends[1]);
+        let rows = part(g.out_height, cut);
         let pixels = rows.start * g.out_width..rows.end * g.out_width;
         let args = PoolArgs { geometry: g, kind, input: &input };
         let results: Vec<Vec<Block>> = tables().iter().map(|table| {
@@ -137,7 +96,7 @@ proptest! {
                 match kind {
                     PoolKind::Max => {
                         let want = largest(taps.iter().copied());
-                        prop_assert!(support::same(got[lane], want), "{} is not {want}", got[lane]);
+                        prop_assert!(same(got[lane], want), "{} is not {want}", got[lane]);
                     }
                     PoolKind::Average => check_mean(got[lane], &taps, taps.len()).map_err(TestCaseError::fail)?,
                     PoolKind::AverageWithBorder { pad_bottom, pad_right } => {
@@ -155,8 +114,7 @@ proptest! {
     ) {
         let input = Numbers::new(seed).blocks(blocks * g.in_pixels(), special);
         let relu = |x: f32| if x > 0.0 || x.is_nan() { x } else { 0.0 };
-        let ends = [cut.0, cut.1].map(|cut| (cut * (g.out_height + 1) as f64) as usize);
-        let rows = ends[0].min(ends[1])..ends[0].max(ends[1]);
+        let rows = part(g.out_height, cut);
         let pixels = rows.start * g.out_width..rows.end * g.out_width;
         let args = PoolArgs { geometry: g, kind: PoolKind::Max, input: &input };
         let mut want = Vec::new();
