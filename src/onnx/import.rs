@@ -12,6 +12,7 @@ mod interface;
 mod layout;
 mod matrix;
 mod node;
+mod parts;
 mod reduce;
 mod resize;
 mod shape_arithmetic;
