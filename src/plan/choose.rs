@@ -195,10 +195,10 @@ fn from_plain_image(shape: &ConvShape, _: &PlanOptions) -> Result<(Algorithm, St
     Ok((Algorithm::PlainImage, format!("{} channels are read as they lie, none padded", shape.in_channels)))
 }
 
-/// Tiles of a layer, of all its maps, below which most of a register tile of 4x4 tiles is empty.
+/// Tiles of a map below which most of a register tile of 4x4 tiles is empty.
 const FEW_TILES: usize = 4;
 
-/// Tiles that pay for streaming the transformed weights of the larger tile.
+/// Tiles of a layer, of all its maps, that pay for streaming the transformed weights of the larger tile.
 const MANY_TILES: usize = 49;
 
 /// So many do where it saves two fifths of the products, as on maps that it covers without waste. On a map of 14x14 it saves
@@ -211,8 +211,10 @@ fn tile_by_shape(shape: &ConvShape, kernel: usize, options: &PlanOptions) -> (us
     let [two, four] = [2, 4].map(|output| WinogradTile { output, kernel });
     let products = |tile: WinogradTile| tile.tiles(g.out_height, g.out_width) * tile.positions();
     let at_most = |share: f64| products(four) as f64 <= share * products(two) as f64;
-    let tiles = four.tiles(g.out_height, g.out_width) * shape.maps;
-    if tiles < FEW_TILES || !at_most(0.75) {
+    let of_one_map = four.tiles(g.out_height, g.out_width);
+    let tiles = of_one_map * shape.maps;
+    // of one map: where nothing streams, fragments take the tile that their baseline takes
+    if of_one_map < FEW_TILES || !at_most(0.75) {
         (2, format!("tiles of 4x4 outputs cover {}x{} badly", g.out_height, g.out_width))
     } else if stays_in_cache(shape, four, options) {
         (4, "transformed weights stay in the second-level cache".to_owned())
