@@ -76,11 +76,14 @@ fn cases() -> u64 {
     std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(400)
 }
 
+/// Seeds that failed once: slices of a pool on a row-major image, before a convolution of two channels.
+const FOUND: [u64; 1] = [835];
+
 /// Means that count the border have no dense form where a partial last window reaches beyond it; all others have.
 #[test]
 fn baseline_positions_are_bitwise_equal() {
     let (mut nets, mut heads) = (0, 0);
-    for seed in 0..cases() {
+    for seed in (0..cases()).chain(FOUND) {
         let Some(graph) = random_net(seed) else { continue };
         let x = input(&graph, seed);
         let deepest = depth(&graph);

@@ -175,7 +175,7 @@ impl<'g> Builder<'g> {
             network: self.graph.parameters() * size_of::<f32>() as u64,
             // A sum from a plain image has another order: whether a step before runs on a row-major map must not change it.
             plain_input: layer.scale.is_none()
-                && !self.row_major.contains(&node.inputs[0])
+                && !self.is_of_row_major(x)
                 && self.blocked[x.0].is_none()
                 && self.graph.shape(x).len() == 4
                 && self.strided_source(x).is_some(),

@@ -4,7 +4,7 @@ use sinew_kernels::LANES;
 
 use super::{Builder, flat, image_strides, node_error, row_major, strided};
 use crate::error::Result;
-use crate::graph::{BinaryOp, Graph, Node, ValueId};
+use crate::graph::{BinaryOp, Graph, Node, Op, ValueId};
 use crate::plan::layout::{Blocked, pack_channels};
 use crate::plan::step::{Operand, Place, Plain, View, Work};
 
@@ -297,19 +297,12 @@ impl<'g> Builder<'g> {
     /// The same elements: another view where one exists, plain elsewhere.
     pub(super) fn reshape(&mut self, node: &'g Node) -> Result<()> {
         let id = node.inputs[0];
-        let layouts =
-            (Blocked::of_shape(self.graph.shape(id)), Blocked::of_shape(self.graph.shape(node.output)));
-        if let (Some(from), Some(to)) = layouts {
-            let pixels_stay = from.pixels() == to.pixels() || (from.pixels() == 1 && to.pixels() == 1);
-            if from.batch == to.batch
-                && from.parts == to.parts
-                && pixels_stay
-                && let Some(view) = self.blocked[id.0].clone()
-                && view.layout.is_contiguous()
-            {
-                self.blocked[node.output.0] = Some(View { layout: to, ..view });
-                return Ok(());
-            }
+        if let Some(layout) = regrouped_pixels(self.graph, node)
+            && let Some(view) = self.blocked[id.0].clone()
+            && view.layout.is_contiguous()
+        {
+            self.blocked[node.output.0] = Some(View { layout, ..view });
+            return Ok(());
         }
         let plain = self.plain_of(id)?;
         self.plain[node.output.0] = Some(plain);
@@ -340,8 +333,7 @@ impl<'g> Builder<'g> {
     ) -> Result<()> {
         let id = node.inputs[0];
         let own = self.graph.shape(id).to_vec();
-        let only_channels = (0..own.len()).all(|d| d == 1 || (size[d] == own[d] && step[d] == 1));
-        if let (Some(view), true) = (self.blocked[id.0].clone(), only_channels && step.get(1) == Some(&1)) {
+        if let (Some(view), true) = (self.blocked[id.0].clone(), takes_channels(self.graph, node)) {
             let layout = Blocked { parts: vec![size[1]], ..view.layout.clone() };
             if view.layout.is_contiguous() && start[1].is_multiple_of(LANES) {
                 let skip = view.skip + start[1] / LANES * layout.pixels();
@@ -394,6 +386,22 @@ impl<'g> Builder<'g> {
         let extents = [shape[..axis].iter().product(), shape[axis], shape[axis + 1..].iter().product()];
         self.push(node.name.clone(), Work::ArgMax { from, output, extents }, "one pass")
     }
+}
+
+/// Whether a node takes channels that lie side by side, all their pixels.
+pub(super) fn takes_channels(graph: &Graph, node: &Node) -> bool {
+    let Op::Slice { step, size, .. } = &node.op else { return false };
+    let own = graph.shape(node.inputs[0]);
+    let whole = |d: usize| size[d] == own[d] && step[d] == 1;
+    (0..own.len()).all(|d| d == 1 || whole(d)) && step.get(1) == Some(&1)
+}
+
+/// The layout of a reshaped map whose channels and pixels are the same ones, in rows of another length.
+pub(super) fn regrouped_pixels(graph: &Graph, node: &Node) -> Option<Blocked> {
+    let Op::Reshape { .. } = &node.op else { return None };
+    let from = Blocked::of_shape(graph.shape(node.inputs[0]))?;
+    let to = Blocked::of_shape(graph.shape(node.output))?;
+    (from.batch == to.batch && from.parts == to.parts && from.pixels() == to.pixels()).then_some(to)
 }
 
 /// Orders of dimensions that bring `axis` last, and back.

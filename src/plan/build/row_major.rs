@@ -11,7 +11,8 @@ use sinew_kernels::activation::Activation;
 use sinew_kernels::plain::pool;
 
 use super::Builder;
-use super::plain::Meets;
+use super::fragments::takes_pixels;
+use super::plain::{Meets, regrouped_pixels, takes_channels};
 use crate::error::Result;
 use crate::graph::{BinaryOp, Excite, Node, Op, ValueId};
 use crate::plan::Io;
@@ -83,6 +84,23 @@ impl<'g> Builder<'g> {
         }
         let runs = graph.nodes.iter().zip(&search.maps).filter(|(_, maps)| maps.is_some());
         self.row_major = runs.map(|(node, _)| node.output).collect();
+    }
+
+    /// Whether a value lies in row-major order because such a node made it, and what moved it since would have left it in blocks.
+    /// Without these nodes it lies in blocks.
+    pub(super) fn is_of_row_major(&self, mut id: ValueId) -> bool {
+        while !self.row_major.contains(&id) {
+            let Some(&producer) = self.producers.get(&id) else { return false };
+            let node = &self.graph.nodes[producer];
+            let keeps_blocks = takes_channels(self.graph, node)
+                || takes_pixels(self.graph, node)
+                || regrouped_pixels(self.graph, node).is_some();
+            if !keeps_blocks {
+                return false;
+            }
+            id = node.inputs[0];
+        }
+        true
     }
 
     fn saves_a_layout_change(&self, node: &Node, maps: &[ValueId], search: &Search) -> bool {
