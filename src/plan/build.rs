@@ -68,6 +68,8 @@ struct Buffer {
 struct Builder<'g> {
     graph: &'g Graph,
     options: &'g PlanOptions,
+    /// Bytes of all constants of the graph.
+    constants: u64,
     steps: Vec<Step>,
     edge_in: Vec<Step>,
     buffers: Vec<Buffer>,
@@ -100,6 +102,7 @@ impl<'g> Builder<'g> {
         Self {
             graph,
             options,
+            constants: graph.parameters() * size_of::<f32>() as u64,
             steps: Vec::new(),
             edge_in: Vec::new(),
             buffers: Vec::new(),

@@ -172,7 +172,7 @@ impl<'g> Builder<'g> {
             groups_are_blocks: group_channels.iter().all(|channels| channels % LANES == 0)
                 && parts_are_blocks,
             maps: self.fragments_of(node),
-            network: self.graph.parameters() * size_of::<f32>() as u64,
+            network: self.constants,
             // A sum from a plain image has another order: whether a step before runs on a row-major map must not change it.
             plain_input: layer.scale.is_none()
                 && !self.is_of_row_major(x)
