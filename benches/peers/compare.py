@@ -3,18 +3,21 @@
 
     python3 -m venv peers && peers/bin/pip install -r benches/peers/requirements.txt
     cargo build --release
-    peers/bin/python benches/peers/compare.py MODEL.onnx... [--engines onnxruntime,openvino] [--threads 1] [--rounds 10]
+    peers/bin/python benches/peers/compare.py MODEL.onnx... [--engines onnxruntime,mnn] [--threads 1] [--rounds 10]
 
 Every engine gets the same random input and runs in a process of its own, which is stopped while it is not its turn; the
 turns go A B C ... A B C ... A figure is the minimum over all rounds of the forward call alone, input and output in the
-model's own layout. The answers must agree with onnxruntime's to 1e-4 of the largest magnitude of each output; `--check`
-looks at the answers only. Exit status 1: an answer differs.
+model's own layout. mnn and ncnn read files of their own, which their converters make first. Sinew's answers must agree with
+onnxruntime's to 1e-4 of the largest magnitude of each output, those of the others to 5e-3; `--check` looks at Sinew's answers
+only. Exit status 1: an answer differs.
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +27,7 @@ from time import perf_counter, perf_counter_ns
 import numpy as np
 
 TOLERANCE = 1e-4
+PEER_TOLERANCE = 5e-3
 
 
 # --- engines: each gives a function that runs once, and one that gives the outputs of the last run -------------
@@ -62,7 +66,75 @@ def openvino(model, threads, values):
     return request.infer, lambda: [request.get_output_tensor(i).data.copy() for i in outputs]
 
 
-ENGINES = {"onnxruntime": onnxruntime, "openvino": openvino}
+def convert(command, folder):
+    program, *options = command
+    log = folder / "convert.log"
+    with log.open("w") as output:
+        if subprocess.run([program, *options], cwd=folder, stdout=output, stderr=subprocess.STDOUT).returncode:
+            raise SystemExit(f"{program.name} cannot read the model:\n{log.read_text()}")
+
+
+def mnn(model, threads, values):
+    import MNN as engine
+
+    with tempfile.TemporaryDirectory() as folder:
+        own = pathlib.Path(folder) / "model.mnn"
+        files = ["--modelFile", str(model.resolve()), "--MNNModel", str(own)]
+        program = pathlib.Path(sys.executable).parent / "mnnconvert"
+        convert([program, "-f", "ONNX", *files, "--bizCode", "sinew"], own.parent)
+        net = engine.Interpreter(str(own))
+    session = net.createSession({"backend": "CPU", "precision": "high", "numThread": threads})
+    inputs, outputs = net.getSessionInputAll(session), net.getSessionOutputAll(session)
+    names, results = (ports_of(model, ports) for ports in ("get_inputs", "get_outputs"))
+    kind, order = engine.Halide_Type_Float, engine.Tensor_DimensionType_Caffe
+
+    def feed():
+        for name, value in zip(names, values):
+            inputs[name].copyFrom(engine.Tensor(value.shape, kind, value, order))
+
+    def fetch(tensor):
+        shape = tensor.getShape()
+        host = engine.Tensor(shape, kind, np.zeros(shape, np.float32), order)
+        tensor.copyToHostTensor(host)
+        return np.array(host.getNumpyData()).reshape(shape)
+
+    def answer():
+        feed()  # a run may reuse the memory of its inputs
+        net.runSession(session)
+        return [fetch(outputs[name]) for name in results]
+
+    feed()
+    return lambda: net.runSession(session), answer
+
+
+def ncnn(model, threads, values):
+    import ncnn as engine
+
+    net = engine.Net()
+    net.opt.num_threads = threads
+    net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
+    net.opt.use_bf16_storage = False
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        shutil.copy(model, folder / "model.onnx")
+        # the program inside the package: its wrapper would import torch
+        package = importlib.util.find_spec("pnnx").submodule_search_locations[0]
+        convert([pathlib.Path(package) / "pnnx", "model.onnx", "fp16=0"], folder)
+        if net.load_param(str(folder / "model.ncnn.param")) or net.load_model(str(folder / "model.ncnn.bin")):
+            raise SystemExit("ncnn cannot read the model")
+    inputs, outputs = list(net.input_names()), list(net.output_names())
+    images = [engine.Mat(value[0]).clone() for value in values]
+
+    def run():
+        extractor = net.create_extractor()
+        for name, image in zip(inputs, images):
+            extractor.input(name, image)
+        return [extractor.extract(name)[1] for name in outputs]
+
+    return run, lambda: [np.array(result) for result in run()]
+
+
+ENGINES = {"onnxruntime": onnxruntime, "openvino": openvino, "mnn": mnn, "ncnn": ncnn}
 
 
 # --- one engine in a process of its own ----------------------------------------------------------------------
@@ -90,7 +162,8 @@ class Peer:
         command = [sys.executable, __file__, str(model), "--worker", engine, "--outputs", str(self.answers)]
         command += ["--threads", str(arguments.threads), "--seed", str(arguments.seed)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        if self.process.stdout.readline().strip() != "ready":
+        # some engines greet first
+        if not any(line.strip() == "ready" for line in iter(self.process.stdout.readline, "")):
             raise SystemExit(f"{engine} cannot run {model}")
         os.kill(self.process.pid, signal.SIGSTOP)
 
@@ -146,8 +219,15 @@ def inputs_of(model, seed):
     return [random.random(shape, np.float32) for shape in shapes]
 
 
+def ports_of(model, kind):
+    import onnxruntime as engine
+
+    session = engine.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    return [port.name for port in getattr(session, kind)()]
+
+
 def difference(found, wanted):
-    """The largest difference of Sinew's outputs, one after the other, as a share of each output's largest magnitude."""
+    """The largest difference of outputs, one after the other, as a share of each output's largest magnitude."""
     worst, at = 0.0, 0
     for output in wanted:
         own = found[at : at + output.size]
@@ -155,7 +235,7 @@ def difference(found, wanted):
         largest = max(float(np.abs(output).max()), np.finfo(np.float32).tiny)
         worst = max(worst, float(np.abs(own - output.ravel()).max()) / largest)
     if at != found.size:
-        raise SystemExit(f"{found.size} numbers from sinew, {at} from onnxruntime")
+        raise SystemExit(f"{found.size} numbers, and {at} from onnxruntime")
     return worst
 
 
@@ -170,7 +250,12 @@ def compare(model, arguments):
             for engine in engines:
                 runners[engine] = Peer(engine, model, arguments, folder)
             runners["sinew"] = Sinew(arguments.program, model, arguments, folder)
-            worst = difference(runners["sinew"].outputs(), runners["onnxruntime"].outputs())
+            wanted = runners["onnxruntime"].outputs()
+            worst = difference(runners["sinew"].outputs(), wanted)
+            for engine in engines:
+                found = np.concatenate([output.ravel() for output in runners[engine].outputs()])
+                if difference(found, wanted) > PEER_TOLERANCE:
+                    raise SystemExit(f"{engine} computes something else from {model}")
             best = dict.fromkeys(runners, float("inf"))
             for _ in range(0 if arguments.check else arguments.rounds):
                 for name, runner in runners.items():
@@ -192,7 +277,7 @@ def compare(model, arguments):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", type=pathlib.Path, metavar="MODEL.onnx")
-    parser.add_argument("--engines", default="onnxruntime,openvino", help=f"of {', '.join(ENGINES)}")
+    parser.add_argument("--engines", default=",".join(ENGINES), help=f"of {', '.join(ENGINES)}")
     parser.add_argument("--program", default="target/release/sinew")
     parser.add_argument("--options", default="", help="more options for `sinew bench`")
     parser.add_argument("--threads", type=int, default=1)

@@ -1,6 +1,9 @@
 //! Winograd convolution: every instruction set equals the scalar table bit for bit, whatever the weight form, the
 //! scratch and the split; and the scalar table keeps the bound of `docs/winograd.md` against sums in f64.
 
+#[path = "agreement_winograd/pooled.rs"]
+mod pooled;
+
 use std::ops::Range;
 
 use proptest::prelude::*;
@@ -124,7 +127,7 @@ impl Layer {
             .filter(|(index, _)| blocks.contains(&(index % all)))
             .map(|(_, plane)| &mut plane[pixels.clone()])
             .collect();
-        let len = kernel.tile.scratch_of(form, count, self.lanes.len(), blocks.len());
+        let len = kernel.tile.scratch_of(form, count, self.lanes.len(), blocks.len(), false);
         let mut scratch = vec![[f32::NAN; LANES]; len];
         kernel.run(form, &args, pixels, &mut slices, &mut scratch);
     }
@@ -397,7 +400,7 @@ fn maps_agree(maps: &[Layer], count: usize) {
                     &mut out[..len]
                 })
                 .collect();
-            let len = tile.scratch_of(form, count, maps[0].lanes.len(), blocks);
+            let len = tile.scratch_of(form, count, maps[0].lanes.len(), blocks, false);
             kernel.run_maps(form, &args, &mut slices, &mut vec![[f32::NAN; LANES]; len]);
             for (index, (got, want)) in got.iter().zip(&want).enumerate() {
                 let what = format!("{} {form:?}, map {index} in batches of {count}", kernel.name);

@@ -160,6 +160,9 @@ impl<'g> Builder<'g> {
     }
 
     fn node(&mut self, node: &'g Node) -> Result<()> {
+        if self.done.contains(&node.output) {
+            return Ok(());
+        }
         if self.row_major.contains(&node.output) {
             return self.on_row_major(node);
         }

@@ -154,6 +154,15 @@ pub(crate) enum Operand {
     Scalar(f32),
 }
 
+/// A pool of 2x2 windows, 2 apart, that a convolution does with what it has just computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum PoolBehind {
+    Largest,
+    Mean,
+    /// The largest of both halves of MaxMin, which comes before the pool.
+    MaxMin,
+}
+
 /// A convolution or dense layer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ConvWork {
@@ -166,6 +175,8 @@ pub(crate) struct ConvWork {
     pub(crate) output: View,
     /// Where MaxMin's other half goes: `after(-v)` where `output` gets `after(v)`.
     pub(crate) negative: Option<View>,
+    /// A pool of what the geometry gives, whose result is the output.
+    pub(crate) pool: Option<PoolBehind>,
     pub(crate) residual: Option<View>,
     /// What the sums are multiplied by, one number per output channel, and the bias times that.
     pub(crate) scale: Option<[View; 2]>,

@@ -3,16 +3,19 @@
 use std::ops::Range;
 
 use sinew_kernels::conv::plain_image::PlainConvArgs;
+use sinew_kernels::conv::winograd::Pooled;
 use sinew_kernels::conv::{ConvArgs, grouped};
 use sinew_kernels::depthwise::DepthwiseArgs;
 use sinew_kernels::epilogue::Epilogue;
+use sinew_kernels::isa::Kernels;
+use sinew_kernels::pool::PoolKind;
 use sinew_kernels::{Block, LANES};
 
 use super::borrow::views;
 use super::excite::squeeze;
 use super::parallel::{Compute, Cut, Part, for_each_part, for_each_part_of};
 use super::step::{Run, f32_input, image, open, plain_blocks};
-use crate::plan::step::{ConvWork, Place, PlainConvWork, PlainPlace, Step, View};
+use crate::plan::step::{ConvWork, Place, PlainConvWork, PlainPlace, PoolBehind, Step, View};
 use crate::plan::{Algorithm, Plan};
 
 impl Run<'_, '_, '_> {
@@ -55,7 +58,13 @@ impl Run<'_, '_, '_> {
                         epilogue: epilogue(plan, conv, bias, operands, block, out_plane),
                     };
                     match winograd {
-                        Some((kernel, form)) => kernel.run(form, &args, part.pixels, out, scratch),
+                        Some((kernel, form)) => match conv.pool {
+                            None => kernel.run(form, &args, part.pixels, out, scratch),
+                            Some(pool) => {
+                                let pool = pooled(kernels, pool);
+                                kernel.run_pooled(form, &args, pool, part.pixels, out, scratch);
+                            }
+                        },
                         None if conv.algorithm == Algorithm::Im2col => {
                             (kernels.im2col.run)(&args, part.pixels, out, scratch);
                         }
@@ -243,6 +252,17 @@ fn epilogue<'a>(
         residual: conv.residual.as_ref().map(|_| &residual[block * plane..]),
         residual_scale: scale_from(plan, conv.residual_scale.as_ref(), block),
         after: conv.after,
-        max_min: conv.negative.is_some(),
+        // of a pooled layer, the pool makes both halves
+        max_min: conv.negative.is_some() && conv.pool.is_none(),
     }
+}
+
+/// The pool behind a convolution, of the instruction set that runs it.
+fn pooled(kernels: &Kernels, pool: PoolBehind) -> Pooled {
+    let (kernel, kind, halves) = match pool {
+        PoolBehind::Largest => (kernels.pool, PoolKind::Max, false),
+        PoolBehind::Mean => (kernels.pool, PoolKind::Average, false),
+        PoolBehind::MaxMin => (kernels.maxmin_pool, PoolKind::Max, true),
+    };
+    Pooled { run: kernel.run, kind, halves }
 }

@@ -28,12 +28,14 @@ pub(crate) mod input;
 mod maps;
 pub(crate) mod multiply;
 pub(crate) mod output;
+mod pooled;
 pub(crate) mod transform;
 pub(crate) mod weights;
 
 use input::{Batch, InputFn};
 use multiply::{MultiplyFn, Product};
 use output::{Output, OutputFn};
+pub use pooled::{POOL, Pooled};
 use weights::{Row, WeightsFn};
 
 /// The sizes of one algorithm.
@@ -81,30 +83,36 @@ impl WinogradTile {
         (channels + roundings) as f64 / 2.0 * largest / direct as f64
     }
 
-    /// Blocks of scratch with which `count` tiles are worked on together.
+    /// Blocks of scratch with which `count` tiles are worked on together: what every run takes, and what each tile
+    /// adds. With a pool behind the layer ([`Winograd::run_pooled`]) that is the unpooled outputs too.
     pub const fn scratch_of(
         self,
         form: WeightForm,
         count: usize,
         in_blocks: usize,
         out_blocks: usize,
+        pooled: bool,
     ) -> usize {
-        let group = if out_blocks < GROUP { out_blocks } else { GROUP };
-        // one block more than it holds makes a stride odd
-        let sums = self.positions() * ((in_blocks + group) * count + 2);
-        match form {
-            WeightForm::Stored => sums,
-            WeightForm::Plain => sums + ROW,
-        }
+        let [fixed, each] = self.scratch_parts(form, in_blocks, out_blocks, pooled);
+        fixed + each * count
     }
 
-    /// The inverse of [`WinogradTile::scratch_of`].
-    fn count_in(self, form: WeightForm, scratch: usize, in_blocks: usize, group: usize) -> usize {
-        let row = match form {
-            WeightForm::Stored => 0,
-            WeightForm::Plain => ROW,
-        };
-        (scratch.saturating_sub(row) / self.positions()).saturating_sub(2) / (in_blocks + group)
+    const fn scratch_parts(
+        self,
+        form: WeightForm,
+        in_blocks: usize,
+        out_blocks: usize,
+        pooled: bool,
+    ) -> [usize; 2] {
+        let group = if out_blocks < GROUP { out_blocks } else { GROUP };
+        let outputs = if pooled { self.outputs() } else { 0 };
+        // one block more than it holds makes a stride odd
+        [self.positions() * 2 + form.row(), self.positions() * (in_blocks + group) + outputs]
+    }
+
+    /// Outputs of a tile.
+    const fn outputs(self) -> usize {
+        self.output * self.output
     }
 }
 
@@ -116,6 +124,16 @@ pub enum WeightForm {
     Stored,
     /// Those that direct convolution reads: `[output block][input block][tap row][tap column][live lane][16]`.
     Plain,
+}
+
+impl WeightForm {
+    /// Blocks of scratch for transformed weights.
+    const fn row(self) -> usize {
+        match self {
+            WeightForm::Stored => 0,
+            WeightForm::Plain => ROW,
+        }
+    }
 }
 
 /// Output blocks whose sums are kept between the products and the output transform.
@@ -184,8 +202,31 @@ macro_rules! winograd_kernels {
 }
 pub(crate) use winograd_kernels;
 
+/// What one run computes.
+struct Work {
+    form: WeightForm,
+    /// Output blocks.
+    blocks: usize,
+    /// Tiles in a row.
+    across: usize,
+    tiles: Range<usize>,
+    /// Tiles that the scratch holds.
+    count: usize,
+    /// Batches are of a multiple of so many tiles.
+    unit: usize,
+}
+
+/// The sums of one batch and one output block.
+struct Sums<'a> {
+    batch: Batch<'a>,
+    block: usize,
+    /// `[xi][tile]`, `stride` blocks from one xi to the next.
+    m: &'a [Block],
+    stride: usize,
+}
+
 /// The scratch of one batch.
-struct Work<'a> {
+struct Room<'a> {
     /// Its tiles.
     count: usize,
     v: &'a mut [Block],
@@ -216,49 +257,71 @@ impl Winograd {
             return;
         }
         let geometry = &args.geometry;
-        let in_blocks = args.lanes.len();
         let blocks = args.epilogue.blocks(out.len());
-        let group = blocks.min(GROUP);
-        let count = self.count_in(form, scratch.len(), in_blocks, group);
-
+        let count = self.count_in(form, scratch.len(), args.lanes.len(), blocks, false);
         let size = self.tile.output;
         let across = geometry.out_width.div_ceil(size);
         let tile_row = size * geometry.out_width;
         let first = pixels.start / tile_row * across;
-        let tiles = pixels.end.div_ceil(tile_row) * across - first;
-        let batches = tiles.div_ceil(count);
-        let (row, scratch) = scratch.split_at_mut(if form == WeightForm::Plain { ROW } else { 0 });
-        let mut finished = pixels.start;
+        let tiles = first..pixels.end.div_ceil(tile_row) * across;
+        let tail = args.epilogue.tail();
+        let work = Work { form, blocks, across, tiles, count, unit: 1 };
+        self.each_block(args, &work, scratch, &mut |sums| {
+            let &Sums { batch, block, m, stride } = sums;
+            let output = Output { batch, stride, tail, block, start: pixels.start };
+            (self.output)(&output, m, &mut *out[block]);
+            // the rows that this batch has completed
+            let row_of = |tile: usize| (tile / across * tile_row).min(pixels.end);
+            let (begin, end) = (row_of(batch.first), row_of(batch.first + batch.count));
+            let at = (begin - pixels.start, end - begin);
+            args.epilogue.finish(self.finish, block..block + 1, (geometry.out_pixels(), begin), at, out);
+        });
+    }
+
+    /// Computes the sums of all tiles, batch by batch, and calls `visit` for each output block of each batch.
+    fn each_block(
+        &self,
+        args: &ConvArgs<'_>,
+        work: &Work,
+        scratch: &mut [Block],
+        visit: &mut dyn FnMut(&Sums<'_>),
+    ) {
+        let Work { form, blocks, across, tiles, count, unit } = work;
+        let (in_blocks, group) = (args.lanes.len(), GROUP.min(*blocks));
+        let (row, scratch) = scratch.split_at_mut(form.row());
+        let (units, most) = (tiles.len() / unit, count / unit);
+        let batches = units.div_ceil(most);
         for index in 0..batches {
             // even batches: none is left with a few tiles only
-            let begin = first + tiles * index / batches;
-            let end = first + tiles * (index + 1) / batches;
-            let count = end - begin;
-            let batch = Batch { geometry, size, across, first: begin, count, together: count };
+            let begin = |index: usize| tiles.start + units * index / batches * unit;
+            let (first, count) = (begin(index), begin(index + 1) - begin(index));
+            let (geometry, size) = (&args.geometry, self.tile.output);
+            let batch = Batch { geometry, size, across: *across, first, count, together: count };
             let (v_stride, m_stride) = ((in_blocks * count) | 1, (group * count) | 1);
             let (v, m) = scratch.split_at_mut(self.tile.positions() * v_stride);
             (self.input)(&batch, args.input, v, v_stride);
-            let mut work = Work { count, v, v_stride, m, m_stride, row };
-            for block in (0..blocks).step_by(group) {
+            let mut room = Room { count, v, v_stride, m, m_stride, row };
+            for block in (0..*blocks).step_by(group) {
                 let group = group.min(blocks - block);
-                self.products(form, args, block, group, &mut work);
-                let tail = args.epilogue.tail();
+                self.products(*form, args, block, group, &mut room);
                 for j in 0..group {
-                    let output =
-                        Output { batch, stride: m_stride, tail, block: block + j, start: pixels.start };
-                    (self.output)(&output, &work.m[j * count..], &mut *out[block + j]);
+                    visit(&Sums { batch, block: block + j, m: &room.m[j * count..], stride: m_stride });
                 }
             }
-            let done = (end / across * tile_row).min(pixels.end);
-            let at = (finished - pixels.start, done - finished);
-            args.epilogue.finish(self.finish, 0..blocks, (geometry.out_pixels(), finished), at, out);
-            finished = done;
         }
     }
 
     /// How many tiles the scratch holds.
-    fn count_in(&self, form: WeightForm, scratch: usize, in_blocks: usize, group: usize) -> usize {
-        let count = self.tile.count_in(form, scratch, in_blocks, group);
+    fn count_in(
+        &self,
+        form: WeightForm,
+        scratch: usize,
+        in_blocks: usize,
+        out_blocks: usize,
+        pooled: bool,
+    ) -> usize {
+        let [fixed, each] = self.tile.scratch_parts(form, in_blocks, out_blocks, pooled);
+        let count = scratch.saturating_sub(fixed) / each;
         assert!(count > 0, "the scratch holds one tile at least");
         count
     }
@@ -270,17 +333,17 @@ impl Winograd {
         args: &ConvArgs<'_>,
         block: usize,
         group: usize,
-        work: &mut Work<'_>,
+        room: &mut Room<'_>,
     ) {
         match form {
-            WeightForm::Stored => self.stored(args, block, group, work),
-            WeightForm::Plain => self.plain(args, block, group, work),
+            WeightForm::Stored => self.stored(args, block, group, room),
+            WeightForm::Plain => self.plain(args, block, group, room),
         }
     }
 
     /// From transformed weights.
-    fn stored(&self, args: &ConvArgs<'_>, block: usize, group: usize, work: &mut Work<'_>) {
-        let count = work.count;
+    fn stored(&self, args: &ConvArgs<'_>, block: usize, group: usize, room: &mut Room<'_>) {
+        let count = room.count;
         let channels = channels(args.lanes);
         let positions = self.tile.positions();
         let u_stride = positions * channels;
@@ -289,7 +352,7 @@ impl Winograd {
             let next = if xi + 1 < positions { (block, xi + 1) } else { (block + group, 0) };
             let ahead = next.0 * u_stride + next.1 * channels;
             let product = Product {
-                v: &work.v[xi * work.v_stride..],
+                v: &room.v[xi * room.v_stride..],
                 count,
                 lanes: args.lanes,
                 u: &args.weights[block * u_stride + xi * channels..],
@@ -298,14 +361,14 @@ impl Winograd {
                 blocks: group,
                 resume: false,
             };
-            (self.multiply)(&product, &mut work.m[xi * work.m_stride..][..group * count]);
+            (self.multiply)(&product, &mut room.m[xi * room.m_stride..][..group * count]);
         }
     }
 
     /// From plain weights: as many input blocks at a time as one row
     /// of their transformed weights stays in the first-level cache; the sums continue from memory.
-    fn plain(&self, args: &ConvArgs<'_>, block: usize, group: usize, work: &mut Work<'_>) {
-        let count = work.count;
+    fn plain(&self, args: &ConvArgs<'_>, block: usize, group: usize, room: &mut Room<'_>) {
+        let count = room.count;
         let (domain, taps) = (self.tile.domain(), self.tile.kernel * self.tile.kernel);
         let chunk = (ROW / domain - 1) / 16;
         for j in 0..group {
@@ -318,20 +381,20 @@ impl Winograd {
                 let u_stride = k + 1;
                 for r in 0..domain {
                     let row = Row { tile: self.tile, index: r };
-                    (self.weights)(&row, now, lanes, work.row, u_stride);
+                    (self.weights)(&row, now, lanes, room.row, u_stride);
                     for c in 0..domain {
                         let xi = r * domain + c;
                         let product = Product {
-                            v: &work.v[xi * work.v_stride + index * chunk * count..],
+                            v: &room.v[xi * room.v_stride + index * chunk * count..],
                             count,
                             lanes,
-                            u: &work.row[c * u_stride..],
+                            u: &room.row[c * u_stride..],
                             u_stride: 0,
                             ahead: &[],
                             blocks: 1,
                             resume: index > 0,
                         };
-                        (self.multiply)(&product, &mut work.m[xi * work.m_stride + j * count..][..count]);
+                        (self.multiply)(&product, &mut room.m[xi * room.m_stride + j * count..][..count]);
                     }
                 }
                 plain = later;

@@ -1,5 +1,6 @@
 //! Convolutions and dense layers: geometry, choice, packed weights, and how the work is cut.
 
+mod behind;
 mod maps;
 mod packed;
 
@@ -8,7 +9,7 @@ use std::ops::Range;
 pub(in crate::plan) use packed::transform;
 pub(super) use packed::{Packed, PackedKey};
 use sinew_kernels::activation::Activation;
-use sinew_kernels::conv::winograd::{WeightForm, WinogradTile};
+use sinew_kernels::conv::winograd::{POOL, WeightForm, WinogradTile};
 use sinew_kernels::conv::{ConvGeometry, grouped, im2col, plain_image};
 use sinew_kernels::{Block, LANES};
 
@@ -21,7 +22,7 @@ use crate::graph::{Conv, Excite, MaxMinOrder, Node, Op, ValueId};
 use crate::plan::choose::{self, Algorithm, ConvShape};
 use crate::plan::layout::pack_channels;
 use crate::plan::pack::Filters;
-use crate::plan::step::{ConvWork, PlainConvWork, Step, View, Work};
+use crate::plan::step::{ConvWork, PlainConvWork, PoolBehind, Step, View, Work};
 use crate::run::parallel::{Along, Cut};
 
 /// What a convolution or dense layer is, before its algorithm is known.
@@ -48,6 +49,8 @@ struct Operands {
     output: View,
     /// MaxMin's other half.
     negative: Option<View>,
+    /// What makes the output of the layer's map.
+    pool: Option<PoolBehind>,
     residual: Option<View>,
 }
 
@@ -70,9 +73,6 @@ impl<'g> Builder<'g> {
         conv: &Conv,
         max_min: Option<MaxMinOrder>,
     ) -> Result<()> {
-        if self.done.contains(&node.output) {
-            return Ok(());
-        }
         let layer = self.layer_of(node, conv, max_min)?;
         self.layer(layer)
     }
@@ -261,7 +261,7 @@ impl<'g> Builder<'g> {
         mut layer: Layer<'g>,
         group_channels: [usize; 2],
         algorithm: Algorithm,
-        why: String,
+        mut why: String,
     ) -> Result<()> {
         let node = layer.node;
         if let Algorithm::Winograd(tile, form) = algorithm
@@ -276,10 +276,24 @@ impl<'g> Builder<'g> {
         if layer.groups > 1 && algorithm != Algorithm::Depthwise {
             input = self.one_part(&node.name, input)?;
         }
-        let (output, negative) = self.outputs_of(&layer);
+        let behind = match algorithm {
+            Algorithm::Winograd(..) => self.pool_behind(&layer),
+            _ => None,
+        };
+        let (output, negative, pool) = match behind {
+            Some((node, pool)) => {
+                why.push_str(&format!("; with the pool \"{}\"", node.name));
+                let (output, negative) = self.pooled_outputs(&layer, node);
+                (output, negative, Some(pool))
+            }
+            None => {
+                let (output, negative) = self.outputs_of(&layer);
+                (output, negative, None)
+            }
+        };
         let residual = self.residual_of(&layer, &output)?;
         let packed = self.pack_layer(&layer, algorithm, group_channels, &input.layout, &output.layout)?;
-        let operands = Operands { input, output, negative, residual };
+        let operands = Operands { input, output, negative, pool, residual };
         self.push_layer(&layer, algorithm, layer.geometry, &packed, operands, why)
     }
 
@@ -293,14 +307,13 @@ impl<'g> Builder<'g> {
         operands: Operands,
         why: String,
     ) -> Result<()> {
-        let Operands { input, output, negative, residual } = operands;
+        let Operands { input, output, negative, pool, residual } = operands;
         let scale = self.scale_of(layer, &packed.bias, &output)?;
         if algorithm == Algorithm::Pointwise {
             let pixels = geometry.in_pixels();
             (geometry.in_height, geometry.out_height) = (1, 1);
             (geometry.in_width, geometry.out_width) = (pixels, pixels);
         }
-        let macs = layer.macs * output.layout.pixels() as u64 / layer.geometry.out_pixels().max(1) as u64;
         // Kernels of small groups are called once, others once a group.
         let groups = match algorithm {
             Algorithm::Depthwise | Algorithm::Grouped => 1,
@@ -309,26 +322,32 @@ impl<'g> Builder<'g> {
         let calls = (output.layout.batch * groups).max(1) as u64;
         let bytes =
             (input.layout.image_blocks() + output.layout.image_blocks()) * size_of::<Block>() / groups;
+        // of the map that is stored
+        let row_of_outputs = match pool {
+            None => [geometry.out_width, 1],
+            Some(_) => [output.layout.width, POOL],
+        };
         let cut = self.cut_conv(
-            macs / calls,
+            layer.macs / calls,
             bytes as u64,
             [output.layout.blocks() / groups, output.layout.pixels()],
-            &ways(algorithm, &geometry, packed.weights.len() > input.layout.image_blocks()),
+            &ways(algorithm, row_of_outputs, packed.weights.len() > input.layout.image_blocks()),
         );
         let [channels, _] = packed.group_channels;
         let scratch = match algorithm {
             Algorithm::Winograd(tile, form) => {
                 let tiles = tile.tiles(geometry.out_height, geometry.out_width);
-                self.winograd_scratch(tile, form, tiles, packed.group_channels, packed.lanes.len())
+                let pooled = pool.is_some();
+                self.winograd_scratch((tile, form, pooled), tiles, packed.group_channels, packed.lanes.len())
             }
             Algorithm::Grouped => grouped::scratch_blocks(&geometry, channels),
             Algorithm::Im2col => im2col::scratch_blocks(&geometry, channels),
             _ => 0,
         };
-        let work =
-            conv_work(layer, algorithm, geometry, packed, Operands { input, output, negative, residual });
+        let operands = Operands { input, output, negative, pool, residual };
+        let work = conv_work(layer, algorithm, geometry, packed, operands);
         let work = Work::Conv(Box::new(ConvWork { scale, ..work }));
-        self.push_conv(layer, work, (algorithm, why), macs, cut, scratch)
+        self.push_conv(layer, work, (algorithm, why), layer.macs, cut, scratch)
     }
 
     /// Scratch for as many tiles at a time as pays: where the transformed weights stay in the second-level cache, so
@@ -336,8 +355,7 @@ impl<'g> Builder<'g> {
     /// stream less often.
     fn winograd_scratch(
         &self,
-        tile: WinogradTile,
-        form: WeightForm,
+        (tile, form, pooled): (WinogradTile, WeightForm, bool),
         tiles: usize,
         group_channels: [usize; 2],
         in_blocks: usize,
@@ -345,10 +363,10 @@ impl<'g> Builder<'g> {
         let l2 = self.options.l2_bytes;
         let bytes = if self.is_streamed(tile, group_channels) { 5 * l2 } else { l2 / 2 };
         let out_blocks = group_channels[1].div_ceil(LANES);
-        let one =
-            tile.scratch_of(form, 2, in_blocks, out_blocks) - tile.scratch_of(form, 1, in_blocks, out_blocks);
+        let scratch = |count, pooled| tile.scratch_of(form, count, in_blocks, out_blocks, pooled);
+        let one = scratch(2, false) - scratch(1, false);
         let fitting = (bytes / size_of::<Block>() / one).max(1);
-        tile.scratch_of(form, fitting.min(tiles), in_blocks, out_blocks)
+        scratch(fitting.min(tiles), pooled)
     }
 
     /// Whether a layer's transformed weights are too many for the second-level cache.
@@ -389,14 +407,15 @@ impl<'g> Builder<'g> {
 }
 
 /// How a layer can be shared out, the best way first: the larger operand is the one to divide.
-fn ways(algorithm: Algorithm, geometry: &ConvGeometry, many_weights: bool) -> Vec<Along> {
+/// `width` is the outputs in a row, of which each stands for `pool` x `pool` of the layer's.
+fn ways(algorithm: Algorithm, [width, pool]: [usize; 2], many_weights: bool) -> Vec<Along> {
     let blocks = |unit| Along::Blocks { unit };
-    let rows = Along::Pixels { unit: geometry.out_width.max(1) };
+    let rows = Along::Pixels { unit: width.max(1) };
     let (by_weights, by_pixels) = match algorithm {
         Algorithm::Dense => return vec![blocks(1)],
         Algorithm::Depthwise | Algorithm::Grouped => return vec![blocks(1), rows],
         Algorithm::Winograd(tile, _) => {
-            ([blocks(4), blocks(2)], Along::Pixels { unit: tile.output * geometry.out_width.max(1) })
+            ([blocks(4), blocks(2)], Along::Pixels { unit: tile.output / pool * width.max(1) })
         }
         // whole tiles of 14 pixels, the widest there are
         Algorithm::Pointwise => ([blocks(2), blocks(1)], Along::Pixels { unit: 14 }),
@@ -415,7 +434,7 @@ fn conv_work(
     packed: &Packed,
     operands: Operands,
 ) -> ConvWork {
-    let Operands { input, output, negative, residual } = operands;
+    let Operands { input, output, negative, pool, residual } = operands;
     ConvWork {
         algorithm,
         geometry,
@@ -424,6 +443,7 @@ fn conv_work(
         input,
         output,
         negative,
+        pool,
         residual,
         scale: None,
         squeeze: None,

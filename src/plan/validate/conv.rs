@@ -2,13 +2,14 @@
 
 use std::ops::Range;
 
+use sinew_kernels::conv::winograd::{POOL, Pooled};
 use sinew_kernels::conv::{ConvGeometry, direct, grouped, im2col, plain_image};
 use sinew_kernels::{LANES, isa};
 
 use super::place::{Checked, Extent, product};
 use super::{Check, MAX_EXTENT, Validator, ensure, last_index};
 use crate::plan::choose::Algorithm;
-use crate::plan::step::{ConvWork, PlainConvWork, View};
+use crate::plan::step::{ConvWork, PlainConvWork, PoolBehind, View};
 use crate::run::parallel::Along;
 
 /// Sizes of a convolution that are known to make sense.
@@ -80,7 +81,10 @@ impl Validator<'_> {
         let residual = self.residual(conv.residual.as_ref(), &conv.output, &target)?;
         let (piece, scratch) = self.scratch()?;
         let blocks = conv.output.layout.blocks();
-        ensure(conv.output.layout.pixels() == out_pixels, "another number of output pixels")?;
+        match conv.pool {
+            None => ensure(conv.output.layout.pixels() == out_pixels, "another number of output pixels")?,
+            Some(pool) => self.pool_behind(conv, pool)?,
+        }
         ensure(conv.groups >= 1, "groups that make no sense")?;
         ensure(self.weights(&conv.bias)? >= blocks, "too few biases")?;
         let weights = self.weights(&conv.weights)?;
@@ -123,7 +127,20 @@ impl Validator<'_> {
         };
         let writes: Vec<Extent> = [Some(target), negative, squeeze, scratch].into_iter().flatten().collect();
         self.apart(&reads, &writes)?;
-        Ok(target.size() as u128 * LANES as u128 * taps as u128 * channels as u128)
+        let outputs = product(&[batch, blocks, out_pixels]).ok_or("sizes that make no sense")?;
+        Ok(outputs as u128 * LANES as u128 * taps as u128 * channels as u128)
+    }
+
+    /// A pool that a convolution does itself.
+    fn pool_behind(&self, conv: &ConvWork, pool: PoolBehind) -> Check {
+        let layout = &conv.output.layout;
+        ensure(matches!(conv.algorithm, Algorithm::Winograd(..)), "a pool that the algorithm does not do")?;
+        ensure(
+            [layout.height, layout.width] == Pooled::size(&conv.geometry),
+            "another size of a pooled map",
+        )?;
+        ensure(conv.residual.is_none() && conv.residual_scale.is_none(), "a residual before a pool")?;
+        ensure(conv.negative.is_some() == (pool == PoolBehind::MaxMin), "halves of another pool")
     }
 
     /// One layer on several maps.
@@ -143,6 +160,7 @@ impl Validator<'_> {
             let serves = matches!(conv.algorithm, Algorithm::Winograd(..)) && conv.groups == 1;
             ensure(serves, "a layer that takes one map")?;
             ensure(conv.negative.is_none() && conv.squeeze.is_none(), "a second output of maps")?;
+            ensure(conv.pool.is_none(), "a pool of maps")?;
             ensure(conv.residual_scale.is_none(), "a residual of maps with factors")?;
             operations += self.conv(conv)?;
             // all images of all maps are read and written at once
@@ -179,7 +197,7 @@ impl Validator<'_> {
                 ensure((g.stride, g.dilation) == ([1; 2], [1; 2]), "a stride or dilation of a tile")?;
                 let out_blocks = blocks / conv.groups;
                 ensure(
-                    tile.scratch_of(form, 1, conv.lanes.len(), out_blocks) <= piece,
+                    tile.scratch_of(form, 1, conv.lanes.len(), out_blocks, conv.pool.is_some()) <= piece,
                     "too little scratch",
                 )?;
                 let per_channel = match form {
@@ -187,7 +205,11 @@ impl Validator<'_> {
                     sinew_kernels::conv::winograd::WeightForm::Plain => tile.kernel * tile.kernel,
                 };
                 ensure(conv.weights_per_block >= per_channel * channels, "too few weights of a block")?;
-                self.whole_rows(tile.output * g.out_width)?;
+                let tile_row = match conv.pool {
+                    None => tile.output * g.out_width,
+                    Some(_) => tile.output / POOL * conv.output.layout.width,
+                };
+                self.whole_rows(tile_row)?;
             }
             Algorithm::Im2col => {
                 let column = g.taps().checked_mul(channels).ok_or("a window that makes no sense")?;

@@ -5,7 +5,7 @@ use core::ops::Range;
 
 use super::input::Batch;
 use super::output::Output;
-use super::{GROUP, ROW, WeightForm, Winograd, Work};
+use super::{GROUP, Room, WeightForm, Winograd};
 use crate::Block;
 use crate::conv::ConvArgs;
 
@@ -35,10 +35,10 @@ impl Winograd {
         }
         let in_blocks = layer.lanes.len();
         let group = blocks.min(GROUP);
-        let most = self.count_in(form, scratch.len(), in_blocks, group);
+        let most = self.count_in(form, scratch.len(), in_blocks, group, false);
         let tiles: usize = maps.iter().map(|args| self.tiles_of(args)).sum();
         let batches = tiles.div_ceil(most);
-        let (row, scratch) = scratch.split_at_mut(if form == WeightForm::Plain { ROW } else { 0 });
+        let (row, scratch) = scratch.split_at_mut(form.row());
         for index in 0..batches {
             let now = tiles * index / batches..tiles * (index + 1) / batches;
             let count = now.len();
@@ -47,16 +47,16 @@ impl Winograd {
             self.each_map(maps, &now, |map, batch, at| {
                 (self.input)(&batch, maps[map].input, &mut v[at..], v_stride);
             });
-            let mut work = Work { count, v, v_stride, m, m_stride, row };
+            let mut room = Room { count, v, v_stride, m, m_stride, row };
             for block in (0..blocks).step_by(group) {
                 let group = group.min(blocks - block);
-                self.products(form, layer, block, group, &mut work);
+                self.products(form, layer, block, group, &mut room);
                 self.each_map(maps, &now, |map, batch, at| {
                     let (tail, plane) = (maps[map].epilogue.tail(), maps[map].geometry.out_pixels());
                     for j in 0..group {
                         let output = Output { batch, stride: m_stride, tail, block: block + j, start: 0 };
                         let out = &mut out[map][(block + j) * plane..][..plane];
-                        (self.output)(&output, &work.m[j * count + at..], out);
+                        (self.output)(&output, &room.m[j * count + at..], out);
                     }
                 });
             }

@@ -76,13 +76,14 @@ impl<'g> Builder<'g> {
             let packed = self.pack_layer(layer, algorithm, channels, &input.layout, &output.layout)?;
             tiles += output.layout.batch * tile.tiles(output.layout.height, output.layout.width);
             macs += layer.macs;
-            let operands = Operands { input, output, negative: None, residual };
+            let operands = Operands { input, output, negative: None, pool: None, residual };
             maps.push(conv_work(layer, algorithm, layer.geometry, &packed, operands));
             self.done.insert(layer.node.output);
         }
         let first = &maps[0];
         why.push_str(&format!("; {} maps at once, {tiles} tiles", maps.len() * first.output.layout.batch));
-        let scratch = self.winograd_scratch(tile, form, tiles, first.group_channels, first.lanes.len());
+        let scratch =
+            self.winograd_scratch((tile, form, false), tiles, first.group_channels, first.lanes.len());
         // Many weights: they are what is shared out.
         let size = [first.output.layout.blocks(), first.output.layout.pixels()];
         let cut = self.cut_conv(macs, 0, size, &[4, 2, 1].map(|unit| Along::Blocks { unit }));
