@@ -7,6 +7,7 @@
 //! ```
 
 pub mod direct;
+pub mod few_outputs;
 pub mod grouped;
 pub mod im2col;
 pub mod plain_image;

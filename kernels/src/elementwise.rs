@@ -88,6 +88,13 @@ pub enum Addend<'a> {
     Channel(&'a [Block]),
     /// `[block][pixel]`, whole planes, in one fused multiply-add.
     Map(&'a [Block]),
+    /// The map times one number per pixel, both products rounded; in place of the sum the larger one, where asked for.
+    Pixel {
+        /// One block per pixel of the plane, of which lane 0 counts.
+        gates: &'a [Block],
+        /// The larger product, as [`BinaryOp::Max`] has it.
+        larger: bool,
+    },
 }
 
 /// What [`ScaleFn`] takes: a squeeze-excite gate with the residual behind it, or a batch normalization.
@@ -315,6 +322,7 @@ pub(crate) fn scale<S: Simd>(
         Addend::Nothing => {}
         Addend::Channel(channels) => Operand::Channel(channels).check(out.len(), args.plane),
         Addend::Map(map) => Operand::Map(map).check(out.len(), args.plane),
+        Addend::Pixel { gates, .. } => Operand::Pixel(gates).check(out.len(), args.plane),
     }
     let clamp = args.after.as_clamp();
     let bounds = Clamp::new(simd, clamp.unwrap_or(NO_CLAMP));
@@ -349,6 +357,20 @@ pub(crate) fn scale<S: Simd>(
                         out,
                         #[inline(always)]
                         |i, x| bounds.apply(simd, simd.mul_add(x, scale, simd.load(&addend[i]))),
+                    );
+                }
+                Addend::Pixel { gates, larger } => {
+                    let gates = &gates[pixels.start + chunk * CHUNK..][..out.len()];
+                    let op = if larger { BinaryOp::Max } else { BinaryOp::Add };
+                    map(
+                        simd,
+                        input,
+                        out,
+                        #[inline(always)]
+                        |i, x| {
+                            let products = [simd.mul(x, scale), simd.mul(x, simd.splat(gates[i][0]))];
+                            bounds.apply(simd, apply_binary(simd, op, products[0], products[1]))
+                        },
                     );
                 }
             }

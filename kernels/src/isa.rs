@@ -20,6 +20,7 @@ use core::str::FromStr;
 
 use crate::channels::{LrnFn, SoftmaxFn};
 use crate::conv::ConvFn;
+use crate::conv::few_outputs::FewOutputsFn;
 use crate::conv::grouped::GroupedFn;
 use crate::conv::im2col::Im2colFn;
 use crate::conv::plain_image::PlainConvFn;
@@ -110,6 +111,8 @@ pub struct Kernels {
     pub plain_image: Kernel<PlainConvFn>,
     /// Convolution with groups that are no whole blocks.
     pub grouped: Kernel<GroupedFn>,
+    /// 1x1 convolution to a few channels.
+    pub few_outputs: Kernel<FewOutputsFn>,
     /// Convolution of each channel by itself.
     pub depthwise: Kernel<DepthwiseFn>,
     /// A function of one map.

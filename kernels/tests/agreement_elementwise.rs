@@ -143,7 +143,7 @@ proptest! {
 
     #[test]
     fn scale_matches_its_definition(
-        in_place: bool, addend in 0..3usize, after in 0..AFTER.len(), blocks in 1..4usize,
+        in_place: bool, addend in 0..5usize, after in 0..AFTER.len(), blocks in 1..4usize,
         plane in prop_oneof![1..8usize, 60..70usize, 120..200usize], cut in (0.0..1.0f64, 0.0..1.0f64),
         seed: u64, special: bool,
     ) {
@@ -152,6 +152,7 @@ proptest! {
         let data = Data::new(&mut numbers, blocks, plane, special);
         let shift = numbers.blocks(blocks, special);
         let residual = numbers.blocks(blocks * plane, special);
+        let gates = numbers.blocks(plane, special);
         let ends = [cut.0, cut.1].map(|cut| (cut * (plane + 1) as f64) as usize);
         let range = ends[0].min(ends[1])..ends[0].max(ends[1]);
         let want = each(blocks, &range, |block, pixel, lane| {
@@ -160,7 +161,9 @@ proptest! {
             after.eval(match addend {
                 0 => x * scale,
                 1 => x.mul_add(scale, shift[block][lane]),
-                _ => x.mul_add(scale, residual[block * plane + pixel][lane]),
+                2 => x.mul_add(scale, residual[block * plane + pixel][lane]),
+                3 => reference(BinaryOp::Add, x * scale, x * gates[pixel][0]),
+                _ => reference(BinaryOp::Max, x * scale, x * gates[pixel][0]),
             })
         });
         for table in tables() {
@@ -171,7 +174,12 @@ proptest! {
             let args = ScaleArgs {
                 input: (!in_place).then_some(&data.map),
                 scale: &data.channel,
-                addend: [Addend::Nothing, Addend::Channel(&shift), Addend::Map(&residual)][addend],
+                addend: match addend {
+                    0 => Addend::Nothing,
+                    1 => Addend::Channel(&shift),
+                    2 => Addend::Map(&residual),
+                    _ => Addend::Pixel { gates: &gates, larger: addend == 4 },
+                },
                 plane,
                 after,
             };

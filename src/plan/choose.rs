@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 use sinew_kernels::conv::winograd::{WeightForm, WinogradTile};
-use sinew_kernels::conv::{ConvGeometry, direct, plain_image};
+use sinew_kernels::conv::{ConvGeometry, direct, few_outputs, plain_image};
 
 use super::{PlanOptions, Winograd};
 
@@ -20,6 +20,8 @@ pub enum Algorithm {
     Winograd(WinogradTile, WeightForm),
     /// 1x1, stride 1: the map as one row of pixels.
     Pointwise,
+    /// 1x1, stride 1, a few output channels: pixels are lanes.
+    FewOutputs,
     /// Groups that are no whole blocks, without computing zeros.
     Grouped,
     /// Any window, from the blocks as they lie.
@@ -44,6 +46,7 @@ impl Algorithm {
                 (_, WeightForm::Plain) => "winograd-6-plain-weights",
             },
             Algorithm::Pointwise => "pointwise",
+            Algorithm::FewOutputs => "few-outputs",
             Algorithm::Grouped => "grouped",
             Algorithm::Direct => "direct",
             Algorithm::Im2col => "im2col",
@@ -69,6 +72,8 @@ pub struct ConvShape {
     pub groups_are_blocks: bool,
     /// Whether the input is there in plain form, and not in blocks.
     pub plain_input: bool,
+    /// Whether something besides bias and activations is done to a sum: a residual, a scale, MaxMin.
+    pub combined: bool,
     /// Maps of about this size with the same weights: the fragments of a dilated layer.
     pub maps: usize,
     /// Bytes of all constants of the network.
@@ -119,11 +124,12 @@ impl Family {
 type Rule = fn(&ConvShape, &PlanOptions) -> Result<(Algorithm, String), String>;
 
 /// Best first.
-const RULES: [(&str, Rule); 9] = [
+const RULES: [(&str, Rule); 10] = [
     ("depthwise", depthwise),
     ("dense", dense),
     ("plain-image", from_plain_image),
     ("winograd", winograd),
+    ("few-outputs", few_outputs),
     ("pointwise", pointwise),
     ("grouped", grouped),
     ("im2col", strided_pixels),
@@ -159,7 +165,7 @@ fn force(shape: &ConvShape, wanted: Family, options: &PlanOptions) -> Result<Cho
     let candidates: &[Rule] = match wanted {
         Family::Winograd => &[any_winograd],
         Family::Im2col => &[gathered],
-        Family::Direct => &[depthwise, dense, from_plain_image, pointwise, grouped, from_blocks],
+        Family::Direct => &[depthwise, dense, from_plain_image, few_outputs, pointwise, grouped, from_blocks],
     };
     let taken = candidates.iter().map(|rule| rule(shape, options));
     let algorithm = taken.reduce(|first, next| first.or(next)).unwrap_or(Err("nothing serves it".into()))?.0;
@@ -305,6 +311,25 @@ fn within_error(
     Err(over)
 }
 
+/// Pixels of a map that fill the lanes.
+const FEW_PIXELS: usize = 16;
+
+fn few_outputs(shape: &ConvShape, _: &PlanOptions) -> Result<(Algorithm, String), String> {
+    if shape.out_channels > few_outputs::MOST {
+        return Err(format!("{} output channels", shape.out_channels));
+    }
+    if !few_outputs::supports(&shape.geometry) || shape.groups != 1 {
+        return Err("not 1x1 of all channels without stride and pads".into());
+    }
+    if shape.combined {
+        return Err("its sums meet a residual, a scale or MaxMin".into());
+    }
+    if shape.geometry.out_pixels() < FEW_PIXELS {
+        return Err("few pixels".into());
+    }
+    Ok((Algorithm::FewOutputs, format!("{} output channels: pixels are lanes", shape.out_channels)))
+}
+
 fn pointwise(shape: &ConvShape, _: &PlanOptions) -> Result<(Algorithm, String), String> {
     let g = &shape.geometry;
     if g.kernel != [1, 1] || g.stride != [1, 1] {
@@ -382,6 +407,7 @@ mod tests {
             in_channels: channels,
             out_channels: channels,
             groups_are_blocks: true,
+            combined: false,
             maps: 1,
             network: u64::MAX,
             plain_input: false,

@@ -101,32 +101,22 @@ impl Run<'_, '_, '_> {
         [input, scale, spatial]: [&View; 3],
         output: &View,
     ) {
-        use elementwise::{BinaryArgs, BinaryOp, Operand};
         let kernels = self.kernels;
         let (plane, after) = (output.layout.pixels(), Activation::Identity);
         for index in 0..output.layout.batch {
             let reads = [Some(input), Some(scale), Some(spatial)];
-            let writes = [image(self.plan, output, index), self.scratch(step)];
-            let ([x, s, q], [out, scratch]) = open(self.plan, self.arena, index, reads, writes);
-            for_each_part(step.cut, out, plane, scratch, &|part, planes, scratch| {
-                for (block, out) in (part.first_block..).zip(planes) {
-                    let left = Operand::Map(&x[block * plane..]);
-                    let chunks = out.chunks_mut(scratch.len());
-                    for (first, out) in part.pixels.clone().step_by(scratch.len()).zip(chunks) {
-                        let pixels = first..first + out.len();
-                        let other = &mut scratch[..out.len()];
-                        let product = |right, out: &mut [Block]| {
-                            let args = BinaryArgs { op: BinaryOp::Mul, left, right, plane, after };
-                            (kernels.binary.run)(&args, pixels.clone(), &mut [out]);
-                        };
-                        product(Operand::Channel(&s[block..]), out);
-                        product(Operand::Pixel(q), other);
-                        let op = if larger { BinaryOp::Max } else { BinaryOp::Add };
-                        let (left, right, plane) = (Operand::Out, Operand::Map(other), out.len());
-                        let args = BinaryArgs { op, left, right, plane, after };
-                        (kernels.binary.run)(&args, 0..plane, &mut [out]);
-                    }
-                }
+            let ([x, scale, gates], [out]) =
+                open(self.plan, self.arena, index, reads, [image(self.plan, output, index)]);
+            for_each_part(step.cut, out, plane, &mut [], &|part, out, _| {
+                let block = part.first_block;
+                let args = ScaleArgs {
+                    input: Some(&x[block * plane..]),
+                    scale: &scale[block..],
+                    addend: Addend::Pixel { gates, larger },
+                    plane,
+                    after,
+                };
+                (kernels.scale.run)(&args, part.pixels, out);
             });
         }
     }

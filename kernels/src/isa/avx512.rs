@@ -295,6 +295,7 @@ pub(crate) fn kernels() -> Kernels {
         winograd: winograd_kernels!(avx512:
             winograd_input_avx512, winograd_weights_avx512, winograd_multiply_avx512, winograd_output_avx512,
             epilogue_avx512),
+        few_outputs: narrow.few_outputs,
         softmax: narrow.softmax,
         lrn: narrow.lrn,
         pool: narrow.pool,

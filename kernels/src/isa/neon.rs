@@ -7,6 +7,7 @@ use crate::activation::Activation;
 use crate::channels::{self, LrnArgs, SoftmaxArgs};
 use crate::conv::ConvArgs;
 use crate::conv::direct::{self, Row, Tiles, dense};
+use crate::conv::few_outputs;
 use crate::conv::grouped::{self, GroupedArgs, Parts, Row as GroupedRow, grouped_direct, grouped_tiles};
 use crate::conv::im2col;
 use crate::conv::plain_image::{self, PlainConvArgs, PlainRow, PlainTiles};
@@ -53,6 +54,8 @@ entry_points! {
     grouped_direct_neon[M, G](row: &Row<'_>, places: &[u32], out: &mut [&mut [Block]]) = direct::row::<_, M, 1, G>;
     dense_neon[N](args: &ConvArgs<'_>, len: usize, block: usize, out: &mut [&mut [Block]]) = dense::blocks::<_, N>;
     plain_image_neon[M, N](row: &PlainRow<'_>, out: &mut [&mut [Block]]) = plain_image::row::<_, M, N>;
+    few_outputs_neon(args: &ConvArgs<'_>, outputs: usize, pixels: Range<usize>, out: &mut [Block]) =
+        |simd, args, outputs, pixels, out| few_outputs::run(simd, activate_in_place_neon, args, outputs, pixels, out);
     maxmin_neon(input: &[Block], positive: &mut [Block], negative: &mut [Block]) = elementwise::maxmin;
     depthwise_any_neon[P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip_of_any::<_, P>;
     depthwise_strip_neon[K, STRIDE, P](strip: &Strip<'_>, out: &mut [Block]) =
@@ -211,6 +214,7 @@ pub(crate) fn kernels() -> Kernels {
         activate: kernel!(activate_neon),
         activate_in_place: kernel!(activate_in_place_neon),
         binary: kernel!(binary_neon),
+        few_outputs: kernel!(few_outputs_neon),
         scale: kernel!(scale_neon),
         maxmin: kernel!(maxmin_neon),
         pack: kernel!(pack_neon),

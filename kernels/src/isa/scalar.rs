@@ -193,6 +193,7 @@ macro_rules! scalar_table {
         use super::{Lanes, ONE, WHOLE};
         use crate::{Block, LANES};
         use crate::conv::direct::{self, Row, Tiles};
+        use crate::conv::few_outputs;
         use crate::conv::im2col;
         use crate::conv::plain_image::{self, PlainConvArgs, PlainRow, PlainTiles};
         use crate::conv::tiling::tiles;
@@ -238,6 +239,10 @@ macro_rules! scalar_table {
                 |_, args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]| {
                     by_parts!(simd => elementwise::scale(simd, elementwise::later, args, pixels.clone(), out));
                     activate_rest(args.after, out);
+                };
+            few_outputs_scalar(args: &ConvArgs<'_>, outputs: usize, pixels: Range<usize>, out: &mut [Block]) =
+                |simd, args, outputs, pixels, out| {
+                    few_outputs::run(simd, activate_in_place_scalar, args, outputs, pixels, out)
                 };
             pack_scalar(args: &PackArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = layout::pack;
             unpack_scalar(args: &UnpackArgs<'_>, pixels: Range<usize>, out: &mut [f32]) = layout::unpack;
@@ -390,6 +395,7 @@ macro_rules! scalar_table {
                 activate: kernel!(activate_scalar),
                 activate_in_place: kernel!(activate_in_place_scalar),
                 binary: kernel!(binary_scalar),
+                few_outputs: kernel!(few_outputs_scalar),
                 scale: kernel!(scale_scalar),
                 maxmin: kernel!(maxmin_scalar),
                 pack: kernel!(pack_scalar),

@@ -171,6 +171,7 @@ impl<'g> Builder<'g> {
             out_channels,
             groups_are_blocks: group_channels.iter().all(|channels| channels % LANES == 0)
                 && parts_are_blocks,
+            combined: layer.residual.is_some() || layer.scale.is_some() || layer.max_min.is_some(),
             maps: self.fragments_of(node),
             network: self.constants,
             // A sum from a plain image has another order: whether a step before runs on a row-major map must not change it.
@@ -413,6 +414,8 @@ fn ways(algorithm: Algorithm, [width, pool]: [usize; 2], many_weights: bool) -> 
     let rows = Along::Pixels { unit: width.max(1) };
     let (by_weights, by_pixels) = match algorithm {
         Algorithm::Dense => return vec![blocks(1)],
+        // pairs of vectors of pixels
+        Algorithm::FewOutputs => return vec![Along::Pixels { unit: 2 * LANES }],
         Algorithm::Depthwise | Algorithm::Grouped => return vec![blocks(1), rows],
         Algorithm::Winograd(tile, _) => {
             ([blocks(4), blocks(2)], Along::Pixels { unit: tile.output / pool * width.max(1) })

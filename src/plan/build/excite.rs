@@ -16,9 +16,6 @@ use crate::run::parallel::{Along, Cut};
 /// Weights, in multiply-accumulates, that are worth another thread: a gate is bound by reading them, some 128 KB a part.
 const MACS_PER_PART: usize = 32_768;
 
-/// Pixels of one block whose products wait for each other: 8 KB beside as much of the map and of the result.
-const PRODUCTS_AT_A_TIME: usize = 128;
-
 impl<'g> Builder<'g> {
     pub(super) fn excite(&mut self, node: &'g Node, excite: &Excite) -> Result<()> {
         match excite {
@@ -126,23 +123,8 @@ impl<'g> Builder<'g> {
         let scale = self.per_channel(node, node.inputs[1], &input)?;
         let spatial = self.blocks_of(node.inputs[2])?;
         let output = self.make_blocked(node.output);
-        let pixels = output.layout.pixels();
         let work = Work::Concurrent { larger, input, scale, spatial, output };
-        let bytes = work.bytes();
-        let cut = self.cut_bytes(bytes, work.output_layout());
-        self.push_step(Step {
-            name: node.name.clone(),
-            op: work.verb().into(),
-            algorithm: work.verb().into(),
-            why: "scaled by channels and by pixels in one pass".to_owned(),
-            macs: 0,
-            bytes,
-            buffers: work.buffers(),
-            work,
-            scratch: None,
-            scratch_blocks: cut.parts * pixels.min(PRODUCTS_AT_A_TIME),
-            cut,
-        })
+        self.push(node.name.clone(), work, "scaled by channels and by pixels in one pass")
     }
 
     /// The scale of a convolution's output channels, and its bias times that.

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use sinew_kernels::conv::winograd::{POOL, Pooled};
-use sinew_kernels::conv::{ConvGeometry, direct, grouped, im2col, plain_image};
+use sinew_kernels::conv::{ConvGeometry, direct, few_outputs, grouped, im2col, plain_image};
 use sinew_kernels::{LANES, isa};
 
 use super::place::{Checked, Extent, product};
@@ -215,6 +215,12 @@ impl Validator<'_> {
                 let column = g.taps().checked_mul(channels).ok_or("a window that makes no sense")?;
                 ensure(column <= MAX_EXTENT, "a window that is too large")?;
                 ensure(piece >= im2col::least_scratch(g, channels), "too little scratch")?;
+            }
+            Algorithm::FewOutputs => {
+                let few = (1..=few_outputs::MOST).contains(&conv.output.layout.channels()) && blocks == 1;
+                ensure(few && conv.groups == 1 && few_outputs::supports(g), "more than a few outputs")?;
+                let combined = conv.residual.is_some() || conv.scale.is_some() || conv.negative.is_some();
+                ensure(!combined, "sums that are combined")?;
             }
             _ => ensure(direct::supports(g), "a window that is too large")?,
         }

@@ -62,8 +62,7 @@ impl Validator<'_> {
         let (scale, spatial) = (scale?, spatial?);
         ensure(scale.blocks >= layout.blocks(), "an operand that is too small")?;
         ensure(spatial.blocks >= layout.pixels(), "an operand that is too small")?;
-        ensure(self.scratch()?.0 >= 1, "too little scratch")?;
-        self.apart_with_scratch(&[source, scale, spatial], &[target])?;
+        self.apart(&[source, scale, spatial], &[target])?;
         Ok(target.size() as u128 * LANES as u128)
     }
 
