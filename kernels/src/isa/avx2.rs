@@ -194,7 +194,7 @@ fn grouped_6x1_avx2(
 #[target_feature(enable = "avx2,fma")]
 fn depthwise_avx2(args: &DepthwiseArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
     // Of half a block: 7 sums, at most 7 of weights and 1 of a pixel are 15 of 16 registers.
-    let strips = strips!(depthwise_strip_avx2: 1 4 7, depthwise_any_avx2: 1 4, epilogue_avx2);
+    let strips = strips!(depthwise_strip_avx2: 4 7, depthwise_any_avx2: 4, epilogue_avx2);
     depthwise::run(&strips, args, pixels, out);
 }
 

@@ -252,7 +252,7 @@ fn depthwise_avx512(args: &DepthwiseArgs<'_>, pixels: Range<usize>, out: &mut [&
     // 7 sums, at most 7 of weights and 1 of a pixel are 15 of 32 registers; 8 chains would hide the latency by themselves, but the
     // maps of most networks are a power of two times 7 pixels wide.
     use avx2::depthwise_any_avx2;
-    let strips = strips!(depthwise_strip_avx512: 1 4 7, depthwise_any_avx2: 1 4, epilogue_avx512);
+    let strips = strips!(depthwise_strip_avx512: 4 7, depthwise_any_avx2: 4, epilogue_avx512);
     depthwise::run(&strips, args, pixels, out);
 }
 

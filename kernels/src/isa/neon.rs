@@ -183,7 +183,7 @@ fn grouped_5x1_neon(
 #[target_feature(enable = "neon")]
 fn depthwise_neon(args: &DepthwiseArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
     // Of half a block: 14 sums, at most 14 of weights and 2 of a pixel are 30 of 32 registers.
-    let strips = strips!(depthwise_strip_neon: 1 4 7, depthwise_any_neon: 1 4, epilogue_neon);
+    let strips = strips!(depthwise_strip_neon: 4 7, depthwise_any_neon: 4, epilogue_neon);
     depthwise::run(&strips, args, pixels, out);
 }
 
