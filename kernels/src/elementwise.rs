@@ -118,16 +118,16 @@ pub(crate) fn activate_in_place<S: Simd>(simd: S, activation: Activation, data: 
     });
 }
 
-/// The same, lane by lane.
+/// The same, lane by lane, with one code for each function and no loops of their own.
 #[inline(always)]
 pub(crate) fn activate_lanes<S: Simd<Vector = [f32; 1]>>(
     simd: S,
     activation: Activation,
     data: &mut [Block],
 ) {
-    specialize!(activation => for x in data.as_flattened_mut() {
+    for x in data.as_flattened_mut() {
         [*x] = activation.apply(simd, [*x]);
-    });
+    }
 }
 
 /// The algorithm behind every [`ActivateFn`]; `rest` is the [`ActivateInPlaceFn`] of the same instruction set.
@@ -164,7 +164,7 @@ pub(crate) fn activate<S: Simd>(
 ///
 /// A register would save one load from the first-level cache per block, and cost a loop for each pair of kinds.
 /// The chunks of one block come in order, the first one being as long as any: constants are laid out once.
-#[inline(always)]
+#[inline(never)]
 fn operand<'a>(
     operand: &Operand<'a>,
     (block, plane): (usize, usize),

@@ -12,6 +12,7 @@
 //! Planes are cut into blocks of 16; the last block of a row or plane overlaps the one before it, which stores some
 //! results twice. What is shorter than a block goes through a padded one.
 
+pub(crate) mod elements;
 pub mod pool;
 
 use crate::activation::Activation;
@@ -98,7 +99,7 @@ fn block_at_mut(data: &mut [f32], at: usize) -> &mut Block {
     }
 }
 
-/// The algorithm behind every [`PlainScaleFn`]; `rest` is the [`ActivateInPlaceFn`] of the same instruction set.
+/// The algorithm behind every [`PlainScaleFn`] but the scalar one; `rest` is the [`ActivateInPlaceFn`] of the same instruction set.
 #[inline(always)]
 pub(crate) fn scale<S: Simd>(
     simd: S,
@@ -169,14 +170,21 @@ fn scaled<S: Simd>(simd: S, x: S::Vector, scale: S::Vector, addend: S::Vector, n
     if nothing { simd.mul(x, scale) } else { simd.mul_add(x, scale, addend) }
 }
 
-/// The algorithm behind every [`PlainGlobalFn`].
+impl PlainGlobalArgs<'_> {
+    fn check(&self, out: &[Block]) {
+        let &Self { plane, width, input, .. } = self;
+        assert!(width > 0 && plane > 0 && plane.is_multiple_of(width), "no whole rows");
+        assert!(input.len() > out.len().saturating_sub(1) * LANES * plane, "a block without a channel");
+    }
+}
+
+/// The algorithm behind every [`PlainGlobalFn`] but the scalar one.
 ///
 /// The mean of a plane is as in `pool.rs`: its 16 chains are the lanes of one sum. Those of 16 channels are transposed.
 #[inline(always)]
 pub(crate) fn global_pool<S: Simd>(simd: S, args: &PlainGlobalArgs<'_>, out: &mut [Block]) {
+    args.check(out);
     let (plane, width) = (args.plane, args.width);
-    assert!(width > 0 && plane > 0 && plane.is_multiple_of(width), "no whole rows");
-    assert!(args.input.len() > out.len().saturating_sub(1) * LANES * plane, "a block without a channel");
     for (planes, out) in args.input.chunks(LANES * plane).zip(out) {
         let mut values = [[0.0; LANES]; LANES];
         if args.kind == PoolKind::Max {
@@ -190,7 +198,7 @@ pub(crate) fn global_pool<S: Simd>(simd: S, args: &PlainGlobalArgs<'_>, out: &mu
         let channels = planes.len() / plane;
         let mut channel = 0;
         // some planes at a time hide the latency of an addition
-        while !S::PLAIN && channel + TOGETHER <= channels {
+        while channel + TOGETHER <= channels {
             let chains: &mut [Block] = &mut chains[channel..][..TOGETHER];
             sum_planes::<S, TOGETHER>(simd, &planes[channel * plane..], plane, chains);
             channel += TOGETHER;

@@ -207,7 +207,7 @@ macro_rules! scalar_table {
         use crate::elementwise::{BinaryArgs, ScaleArgs, self};
         use crate::layout::{self, PackArgs, UnpackArgs};
         use crate::plain::pool::PlainPoolArgs;
-        use crate::plain::{self, PlainGlobalArgs, PlainScaleArgs};
+        use crate::plain::{PlainGlobalArgs, PlainScaleArgs, elements};
         use crate::conv::winograd::input::Batch;
         use crate::conv::winograd::multiply::{Column, Product, registers};
         use crate::conv::winograd::output::Output;
@@ -249,10 +249,12 @@ macro_rules! scalar_table {
                 |_, args, pixels: Range<usize>, out: &mut [&mut [Block]]| {
                     by_parts!(simd => pool::maxmin_pool(simd, args, pixels.clone(), out));
                 };
-            plain_pool_scalar(args: &PlainPoolArgs<'_>, rows: Range<usize>, out: &mut [f32]) = plain::pool::pool;
-            plain_global_pool_scalar(args: &PlainGlobalArgs<'_>, out: &mut [Block]) = plain::global_pool;
+            plain_pool_scalar(args: &PlainPoolArgs<'_>, rows: Range<usize>, out: &mut [f32]) =
+                |_, args, rows, out| elements::pool(args, rows, out);
+            plain_global_pool_scalar(args: &PlainGlobalArgs<'_>, out: &mut [Block]) =
+                |_, args, out| elements::global_pool(args, out);
             plain_scale_scalar(args: &PlainScaleArgs<'_>, first: usize, out: &mut [f32]) =
-                |simd, args, first, out| plain::scale(simd, activate_in_place_scalar, args, first, out);
+                |_, args, first, out| elements::scale(ONE, activate_in_place_scalar, args, first, out);
             softmax_scalar(args: &SoftmaxArgs<'_>, pixels: Range<usize>, out: &mut [Block]) =
                 |simd, args, pixels, out| channels::softmax(simd, activate_in_place_scalar, args, pixels, out);
             lrn_scalar(args: &LrnArgs<'_>, pixels: Range<usize>, out: &mut [Block]) =
