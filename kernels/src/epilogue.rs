@@ -73,7 +73,7 @@ impl<'a> Epilogue<'a> {
     }
 
     /// This epilogue for output blocks from `block` on, of planes of `plane` pixels.
-    #[inline(always)]
+    #[inline(never)]
     pub(crate) fn starting_at(&self, block: usize, plane: usize) -> Epilogue<'a> {
         let residual = self.residual.map(|residual| &residual[block * plane..]);
         Epilogue {
@@ -209,7 +209,7 @@ impl<'a> Epilogue<'a> {
 
     /// The second pass, if there is one, of output blocks `blocks`, over pixels `at..at + len` of their slices,
     /// which are pixels `pixel..` of planes of `plane`. `out` is all slices: with MaxMin, both halves.
-    #[inline(always)]
+    #[inline(never)]
     pub(crate) fn finish(
         &self,
         finish: Finish,

@@ -108,11 +108,13 @@ pub(crate) type SpreadFn = fn(from: &[Block], step: usize, lanes: &[u32; LANES],
 /// Where lane `l` of the j-th copy comes from: input block and lane. Dead lanes repeat the last group.
 fn sources(args: &GroupedArgs<'_>, block: usize, j: usize) -> [(usize, usize); LANES] {
     let [cin, cout] = args.channels;
-    core::array::from_fn(|lane| {
+    let mut sources = [(0, 0); LANES];
+    for (lane, source) in sources.iter_mut().enumerate() {
         let group = ((block * LANES + lane) / cout).min(args.groups - 1);
         let channel = group * cin + j;
-        (channel / LANES, channel % LANES)
-    })
+        *source = (channel / LANES, channel % LANES);
+    }
+    sources
 }
 
 /// Writes the copies of input row `y` for output block `block`.
