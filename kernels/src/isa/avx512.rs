@@ -214,7 +214,8 @@ entry_points! {
 fn winograd_multiply_avx512(product: &Product<'_>, m: &mut [Block]) {
     let choices = [
         registers!(winograd_column_avx512, 4: 1 2 3 4 6),
-        registers!(winograd_column_avx512, 2: 1 2 4 8 14),
+        // two or three blocks that are left: 4 x 2 has the 8 sums that hide the latency, and 8 x 2 would do no better
+        registers!(winograd_column_avx512, 2: 1 4 14),
         registers!(winograd_column_avx512, 1: 1 2 4 8 9 14),
     ];
     winograd::multiply::split(&choices, product, m);

@@ -314,7 +314,6 @@ fn store_outputs<S: Simd>(simd: S, out: &mut [f32], f: impl Fn(usize) -> S::Vect
 #[inline(always)]
 fn largest_of_columns<S: Simd>(simd: S, g: &ConvGeometry, line: &[f32; LINE], out: &mut [f32]) {
     match (g.kernel[1], g.stride[1], g.dilation[1]) {
-        (2, 1, 1) => largest_of(simd, line, out, Few::<2, 1>),
         (3, 1, 1) => largest_of(simd, line, out, Few::<3, 1>),
         (2, 2, 1) => largest_of(simd, line, out, Few::<2, 2>),
         (3, 2, 1) => largest_of(simd, line, out, Few::<3, 2>),
