@@ -110,11 +110,24 @@ pub struct ScaleArgs<'a> {
 /// is compiled once.
 const CHUNK: usize = 64;
 
-/// The algorithm behind the [`ActivateInPlaceFn`]s.
+/// The algorithm behind the [`ActivateInPlaceFn`]s: functions with many steps go part by part, which makes their code
+/// shorter; the next part hides the latency as the registers of a whole block would.
 #[inline(always)]
-pub(crate) fn activate_in_place<S: Simd>(simd: S, activation: Activation, data: &mut [Block]) {
-    specialize!(activation => for block in data {
-        simd.store(block, activation.apply(simd, simd.load(block)));
+pub(crate) fn activate_in_place<S: Simd, P: Simd, const N: usize>(
+    simd: S,
+    parts: [P; N],
+    activation: Activation,
+    data: &mut [Block],
+) {
+    specialize!(activation => if activation.has_many_steps() {
+        for at in 0..data.len() * N {
+            let (simd, block) = (parts[at % N], &mut data[at / N]);
+            simd.store(block, activation.apply(simd, simd.load(block)));
+        }
+    } else {
+        for block in data {
+            simd.store(block, activation.apply(simd, simd.load(block)));
+        }
     });
 }
 
@@ -164,7 +177,7 @@ pub(crate) fn activate<S: Simd>(
 ///
 /// A register would save one load from the first-level cache per block, and cost a loop for each pair of kinds.
 /// The chunks of one block come in order, the first one being as long as any: constants are laid out once.
-#[inline(never)]
+#[inline(always)]
 fn operand<'a>(
     operand: &Operand<'a>,
     (block, plane): (usize, usize),
@@ -172,21 +185,29 @@ fn operand<'a>(
     out: &[Block],
     buffer: &'a mut [Block; CHUNK],
 ) -> &'a [Block] {
-    let len = out.len();
-    let buffer = &mut buffer[..len];
+    let buffer = &mut buffer[..out.len()];
+    match operand {
+        Operand::Map(map) => return &map[block * plane + at..][..out.len()],
+        Operand::Channel(_) | Operand::Scalar(_) if !is_first => {}
+        _ => lay_out(operand, block, at, out, buffer),
+    }
+    buffer
+}
+
+/// An operand that is no map as one.
+#[inline(never)]
+fn lay_out(operand: &Operand<'_>, block: usize, at: usize, out: &[Block], buffer: &mut [Block]) {
     match *operand {
-        Operand::Map(map) => return &map[block * plane + at..][..len],
+        Operand::Map(_) => {}
         Operand::Out => buffer.copy_from_slice(out),
-        Operand::Channel(channels) if is_first => buffer.fill(channels[block]),
-        Operand::Scalar(x) if is_first => buffer.fill([x; LANES]),
-        Operand::Channel(_) | Operand::Scalar(_) => {}
+        Operand::Channel(channels) => buffer.fill(channels[block]),
+        Operand::Scalar(x) => buffer.fill([x; LANES]),
         Operand::Pixel(pixels) => {
-            for (to, from) in buffer.iter_mut().zip(&pixels[at..][..len]) {
+            for (to, from) in buffer.iter_mut().zip(&pixels[at..][..out.len()]) {
                 *to = [from[0]; LANES];
             }
         }
     }
-    buffer
 }
 
 impl Operand<'_> {

@@ -73,7 +73,7 @@ impl<'a> Epilogue<'a> {
     }
 
     /// This epilogue for output blocks from `block` on, of planes of `plane` pixels.
-    #[inline(never)]
+    #[inline(always)]
     pub(crate) fn starting_at(&self, block: usize, plane: usize) -> Epilogue<'a> {
         let residual = self.residual.map(|residual| &residual[block * plane..]);
         Epilogue {

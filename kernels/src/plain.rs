@@ -194,17 +194,17 @@ pub(crate) fn global_pool<S: Simd>(simd: S, args: &PlainGlobalArgs<'_>, out: &mu
             simd.store(out, simd.add(simd.load(&values[0]), simd.splat(0.0)));
             continue;
         }
-        let mut chains = [[0.0; LANES]; LANES];
         let channels = planes.len() / plane;
-        let mut channel = 0;
-        // some planes at a time hide the latency of an addition
-        while channel + TOGETHER <= channels {
-            let chains: &mut [Block] = &mut chains[channel..][..TOGETHER];
-            sum_planes::<S, TOGETHER>(simd, &planes[channel * plane..], plane, chains);
-            channel += TOGETHER;
+        if channels < TOGETHER {
+            let one = PlainGlobalArgs { input: planes, ..*args };
+            elements::global_pool(&one, core::slice::from_mut(out));
+            continue;
         }
-        for channel in channel..channels {
-            sum_planes::<S, 1>(simd, &planes[channel * plane..], plane, &mut chains[channel..]);
+        // some planes at a time hide the latency of an addition; the last ones, once more, fill up their number
+        let mut chains = [[0.0; LANES]; LANES];
+        for channel in (0..channels).step_by(TOGETHER) {
+            let channel = channel.min(channels - TOGETHER);
+            sum_planes(simd, &planes[channel * plane..], plane, &mut chains[channel..]);
         }
         simd.transpose(chains.each_ref(), &mut values);
         // Of few elements each is a chain of its own.
@@ -219,9 +219,10 @@ pub(crate) fn global_pool<S: Simd>(simd: S, args: &PlainGlobalArgs<'_>, out: &mu
 /// Planes whose sums are taken at a time.
 const TOGETHER: usize = 4;
 
-/// The 16 chains of the sums of the first `N` planes of `data`.
+/// The 16 chains of the sums of the first planes of `data`.
 #[inline(always)]
-fn sum_planes<S: Simd, const N: usize>(simd: S, data: &[f32], plane: usize, chains: &mut [Block]) {
+fn sum_planes<S: Simd>(simd: S, data: &[f32], plane: usize, chains: &mut [Block]) {
+    const N: usize = TOGETHER;
     let mut sums = [simd.splat(0.0); N];
     let whole = plane / LANES;
     let mut planes: [&[Block]; N] = [&[]; N];

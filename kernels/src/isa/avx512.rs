@@ -140,7 +140,8 @@ entry_points! {
     copy_loop_avx512(from: &[Block], to: &mut [Block]) = probe::copy_loop;
     epilogue_avx512(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) =
         |simd, rest, out, negative| epilogue::finish(simd, activate_in_place_avx512, rest, out, negative);
-    activate_in_place_avx512(activation: Activation, data: &mut [Block]) = elementwise::activate_in_place;
+    activate_in_place_avx512(activation: Activation, data: &mut [Block]) =
+        |simd, activation, data| elementwise::activate_in_place(simd, [simd], activation, data);
     direct_avx512[M, N](row: &Row<'_>, places: &[u32], out: &mut [&mut [Block]]) = direct::row::<_, M, N, LANES>;
     dense_avx512[N](args: &ConvArgs<'_>, len: usize, block: usize, out: &mut [&mut [Block]]) = dense::blocks::<_, N>;
     plain_image_avx512[M, N](row: &PlainRow<'_>, out: &mut [&mut [Block]]) = plain_image::row::<_, M, N>;
@@ -197,9 +198,8 @@ entry_points! {
         |simd, batch, input, v, stride| winograd::input::transform::<_, T>(simd, Domain::of(T), batch, input, v, stride);
     winograd_weights_avx512[T, R](row: &WeightRow, plain: &[Block], lanes: &[u8], u: &mut [Block], stride: usize) =
         |simd, row, plain, lanes, u, stride| {
-            // a run transforms those of the smaller tiles of 3x3 kernels only, all others are packed with the plan
-            if R > 3 || T > 6 {
-                return avx2::winograd_weights_avx2::<T, R>(row, plain, lanes, u, stride);
+            if WeightRow::is_packed(T, R) {
+                return avx2::winograd_any_weights_avx2(row, plain, lanes, u, stride);
             }
             winograd::weights::transform::<_, T, R>(simd, (Domain::of(T), R), row, plain, lanes, u, stride)
         };

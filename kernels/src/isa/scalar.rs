@@ -304,10 +304,7 @@ macro_rules! scalar_table {
                     winograd::input::transform::<_, 8>(simd, domain, batch, input, v, stride);
                 };
             winograd_weights_scalar(row: &WeightRow, plain: &[Block], lanes: &[u8], u: &mut [Block], stride: usize) =
-                |simd, row: &WeightRow, plain: &[Block], lanes: &[u8], u: &mut [Block], stride| {
-                    let of = (Domain::of(row.tile.domain()), row.tile.kernel);
-                    winograd::weights::transform::<_, 8, 5>(simd, of, row, plain, lanes, u, stride);
-                };
+                winograd::weights::transform_any;
             winograd_output_scalar(args: &Output<'_>, m: &[Block], out: &mut [Block]) =
                 |simd, args: &Output<'_>, m: &[Block], out: &mut [Block]| {
                     let (domain, size) = (Domain::of(args.batch.domain()), args.batch.size);
