@@ -21,7 +21,7 @@ mod means;
 use core::ops::Range;
 
 use self::extrema::{Extremes, Largest, reduce_plane};
-pub(crate) use self::global::global_pool;
+pub(crate) use self::global::{global_pool, global_pool_as_window};
 use self::means::mean_plane;
 pub(crate) use self::means::{add_chains, add_rows, counted};
 use crate::conv::ConvGeometry;

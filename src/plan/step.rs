@@ -80,13 +80,22 @@ pub(crate) enum Place {
 }
 
 /// A value in blocks: `batch` images of `layout.image_blocks()` blocks, `batch_stride` apart.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct View {
     pub(crate) place: Place,
     /// Blocks from the start of the place to the first image.
     pub(crate) skip: usize,
     pub(crate) batch_stride: usize,
     pub(crate) layout: Blocked,
+}
+
+// Not derived, which would be inlined: a convolution has nine of them.
+impl Clone for View {
+    #[inline(never)]
+    fn clone(&self) -> Self {
+        let &Self { place, skip, batch_stride, ref layout } = self;
+        Self { place, skip, batch_stride, layout: layout.clone() }
+    }
 }
 
 /// Where a plain value's elements are.

@@ -179,7 +179,7 @@ fn grouped_5x1_neon(
 ) {
     let parts = Parts {
         direct: &[grouped_direct!(grouped_direct_neon, 4: 1 5), grouped_direct!(grouped_direct_neon, 8: 1 6)],
-        tiles: grouped_tiles!(grouped_tile_neon: 1 3 4 5),
+        tiles: grouped_tiles!(grouped_tile_neon: 1 4 5),
         spread: spread_neon,
         finish: epilogue_neon,
     };

@@ -230,8 +230,10 @@ macro_rules! scalar_table {
             activate_in_place_scalar(activation: Activation, data: &mut [Block]) =
                 |_, activation, data| elementwise::activate_lanes(ONE, activation, data);
             activate_scalar(activation: Activation, input: &[Block], out: &mut [Block]) =
-                |simd, activation, input, out| {
-                    elementwise::activate(simd, activate_in_place_scalar, activation, input, out)
+                |_, activation, input: &[Block], out: &mut [Block]| {
+                    assert_eq!(input.len(), out.len(), "input and output differ in length");
+                    out.copy_from_slice(input);
+                    activate_in_place_scalar(activation, out);
                 };
             binary_scalar(args: &BinaryArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
                 |_, args: &BinaryArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]| {
@@ -253,6 +255,8 @@ macro_rules! scalar_table {
                 |_, args, pixels: Range<usize>, out: &mut [&mut [Block]]| {
                     by_parts!(WIDTH simd => pool::maxmin_pool(simd, args, pixels.clone(), out));
                 };
+            global_pool_scalar(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) =
+                |_, kind, width, input, out| pool::global_pool_as_window(pool_scalar, kind, width, input, out);
             plain_pool_scalar(args: &PlainPoolArgs<'_>, rows: Range<usize>, out: &mut [f32]) =
                 |_, args, rows, out| elements::pool(args, rows, out);
             plain_global_pool_scalar(args: &PlainGlobalArgs<'_>, out: &mut [Block]) =
@@ -297,7 +301,6 @@ macro_rules! scalar_table {
             // With 8 lanes at a time, what AVX2 has to do to be busy.
             fma_loop_scalar(rounds: usize, state: &mut [Block]) = probe::fma_loop::<_, 12>;
             maxmin_scalar(input: &[Block], positive: &mut [Block], negative: &mut [Block]) = elementwise::maxmin;
-            global_pool_scalar(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
             winograd_input_scalar(batch: &Batch<'_>, input: &[Block], v: &mut [Block], stride: usize) =
                 |simd, batch: &Batch<'_>, input: &[Block], v: &mut [Block], stride| {
                     let domain = Domain::of(batch.domain());
