@@ -189,25 +189,16 @@ fn operand<'a>(
     match operand {
         Operand::Map(map) => return &map[block * plane + at..][..out.len()],
         Operand::Channel(_) | Operand::Scalar(_) if !is_first => {}
-        _ => lay_out(operand, block, at, out, buffer),
-    }
-    buffer
-}
-
-/// An operand that is no map as one.
-#[inline(never)]
-fn lay_out(operand: &Operand<'_>, block: usize, at: usize, out: &[Block], buffer: &mut [Block]) {
-    match *operand {
-        Operand::Map(_) => {}
-        Operand::Out => buffer.copy_from_slice(out),
         Operand::Channel(channels) => buffer.fill(channels[block]),
-        Operand::Scalar(x) => buffer.fill([x; LANES]),
+        Operand::Scalar(x) => buffer.fill([*x; LANES]),
+        Operand::Out => buffer.copy_from_slice(out),
         Operand::Pixel(pixels) => {
             for (to, from) in buffer.iter_mut().zip(&pixels[at..][..out.len()]) {
                 *to = [from[0]; LANES];
             }
         }
     }
+    buffer
 }
 
 impl Operand<'_> {

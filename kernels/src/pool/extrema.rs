@@ -264,13 +264,14 @@ pub(super) fn reduce_plane<S: Simd, R: Reduce<S, N>, const N: usize>(
 ) {
     // Two results of windows that overlap in every column are rare: no code of their own.
     let is_common = is_common(g) && (N == 1 || g.stride[0] == 2);
-    // The columns that are computed together; others are one by one.
-    let inner = match is_common {
-        _ if S::PLAIN => 0..0,
-        true => inner_columns(g),
-        false if outputs_at_once(g) > 1 => 0..g.out_width,
-        false => 0..0,
-    };
+    if !S::PLAIN && !is_common && outputs_at_once(g) > 1 {
+        for (i, y) in rows.enumerate() {
+            reduce_any_row(simd, reduce, g, plane, y, i * g.out_width, out);
+        }
+        return;
+    }
+    // All others are one by one.
+    let inner = if !S::PLAIN && is_common { inner_columns(g) } else { 0..0 };
     for (i, y) in rows.enumerate() {
         let at = i * g.out_width;
         for x in (0..inner.start).chain(inner.end..g.out_width) {
@@ -280,10 +281,9 @@ pub(super) fn reduce_plane<S: Simd, R: Reduce<S, N>, const N: usize>(
             continue;
         }
         let row = (y, inner.clone());
-        match (is_common, g.kernel[0], g.stride[0]) {
-            (false, ..) => reduce_any_row(simd, reduce, g, plane, y, at, out),
-            (_, 2, _) => reduce_inner::<S, R, N, 2, 2, 0>(simd, reduce, g, plane, row, at, out),
-            (_, _, 1) if N == 1 => reduce_inner::<S, R, N, 3, 1, 2>(simd, reduce, g, plane, row, at, out),
+        match (g.kernel[0], g.stride[0]) {
+            (2, _) => reduce_inner::<S, R, N, 2, 2, 0>(simd, reduce, g, plane, row, at, out),
+            (_, 1) if N == 1 => reduce_inner::<S, R, N, 3, 1, 2>(simd, reduce, g, plane, row, at, out),
             _ => reduce_inner::<S, R, N, 3, 2, 1>(simd, reduce, g, plane, row, at, out),
         }
     }
