@@ -4,8 +4,8 @@
 //! are the same, speed is not.
 //!
 //! A kernel in which no lane sees another one is run for a few lanes of all blocks, then for the next few: as many
-//! as fit in one register of the target's baseline. Written out for all 16 it would be four times as large, and
-//! have its sums in memory.
+//! as fit in one register of the target's baseline, twice as many in tiles. Written out for all 16 it would be four times
+//! as large, and have its sums in memory. Layout changes, row-major kernels and activations take one element at a time.
 
 use crate::simd::{Simd, simd_ops};
 use crate::{Block, LANES};
