@@ -78,6 +78,20 @@ impl Activation {
         )
     }
 
+    /// Whether it takes a polynomial.
+    pub(crate) fn has_many_steps(self) -> bool {
+        !self.in_registers()
+            && !matches!(
+                self,
+                Activation::LeakyRelu { .. }
+                    | Activation::HardSigmoid { .. }
+                    | Activation::Neg
+                    | Activation::Abs
+                    | Activation::Sqrt
+                    | Activation::Reciprocal
+            )
+    }
+
     /// The function of every lane.
     ///
     /// Call it where `self` is known at compile time, or outside the loop over blocks: the match is not free.

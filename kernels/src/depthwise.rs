@@ -92,18 +92,19 @@ pub(crate) struct Strips<'a> {
 }
 
 /// The [`Strips`] of one instruction set, from its entry points: the windows of MobileNet, EfficientNet and ConvNeXt
-/// in tiles of as many pixels as listed.
+/// in tiles of as many pixels as listed, and of one. A single pixel is one chain of multiply-adds, for which any code waits: it
+/// needs none for each window.
 macro_rules! strips {
     ($strip:ident: $($pixels:literal)*, $any:ident: $($any_pixels:literal)*, $finish:ident) => {
         crate::depthwise::Strips {
             windows: &[
-                (3, 1, &[$(($pixels, $strip::<3, 1, $pixels>)),*]),
-                (3, 2, &[$(($pixels, $strip::<3, 2, $pixels>)),*]),
-                (5, 1, &[$(($pixels, $strip::<5, 1, $pixels>)),*]),
-                (5, 2, &[$(($pixels, $strip::<5, 2, $pixels>)),*]),
-                (7, 1, &[$(($pixels, $strip::<7, 1, $pixels>)),*]),
+                (3, 1, &[(1, $any::<1>), $(($pixels, $strip::<3, 1, $pixels>)),*]),
+                (3, 2, &[(1, $any::<1>), $(($pixels, $strip::<3, 2, $pixels>)),*]),
+                (5, 1, &[(1, $any::<1>), $(($pixels, $strip::<5, 1, $pixels>)),*]),
+                (5, 2, &[(1, $any::<1>), $(($pixels, $strip::<5, 2, $pixels>)),*]),
+                (7, 1, &[(1, $any::<1>), $(($pixels, $strip::<7, 1, $pixels>)),*]),
             ],
-            any: &[$(($any_pixels, $any::<$any_pixels>)),*],
+            any: &[(1, $any::<1>), $(($any_pixels, $any::<$any_pixels>)),*],
             finish: $finish,
         }
     };

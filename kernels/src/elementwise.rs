@@ -117,24 +117,37 @@ pub struct ScaleArgs<'a> {
 /// is compiled once.
 const CHUNK: usize = 64;
 
-/// The algorithm behind the [`ActivateInPlaceFn`]s.
+/// The algorithm behind the [`ActivateInPlaceFn`]s: functions with many steps go part by part, which makes their code
+/// shorter; the next part hides the latency as the registers of a whole block would.
 #[inline(always)]
-pub(crate) fn activate_in_place<S: Simd>(simd: S, activation: Activation, data: &mut [Block]) {
-    specialize!(activation => for block in data {
-        simd.store(block, activation.apply(simd, simd.load(block)));
+pub(crate) fn activate_in_place<S: Simd, P: Simd, const N: usize>(
+    simd: S,
+    parts: [P; N],
+    activation: Activation,
+    data: &mut [Block],
+) {
+    specialize!(activation => if activation.has_many_steps() {
+        for at in 0..data.len() * N {
+            let (simd, block) = (parts[at % N], &mut data[at / N]);
+            simd.store(block, activation.apply(simd, simd.load(block)));
+        }
+    } else {
+        for block in data {
+            simd.store(block, activation.apply(simd, simd.load(block)));
+        }
     });
 }
 
-/// The same, lane by lane.
+/// The same, lane by lane, with one code for each function and no loops of their own.
 #[inline(always)]
 pub(crate) fn activate_lanes<S: Simd<Vector = [f32; 1]>>(
     simd: S,
     activation: Activation,
     data: &mut [Block],
 ) {
-    specialize!(activation => for x in data.as_flattened_mut() {
+    for x in data.as_flattened_mut() {
         [*x] = activation.apply(simd, [*x]);
-    });
+    }
 }
 
 /// The algorithm behind every [`ActivateFn`]; `rest` is the [`ActivateInPlaceFn`] of the same instruction set.
@@ -179,16 +192,15 @@ fn operand<'a>(
     out: &[Block],
     buffer: &'a mut [Block; CHUNK],
 ) -> &'a [Block] {
-    let len = out.len();
-    let buffer = &mut buffer[..len];
-    match *operand {
-        Operand::Map(map) => return &map[block * plane + at..][..len],
+    let buffer = &mut buffer[..out.len()];
+    match operand {
+        Operand::Map(map) => return &map[block * plane + at..][..out.len()],
+        Operand::Channel(_) | Operand::Scalar(_) if !is_first => {}
+        Operand::Channel(channels) => buffer.fill(channels[block]),
+        Operand::Scalar(x) => buffer.fill([*x; LANES]),
         Operand::Out => buffer.copy_from_slice(out),
-        Operand::Channel(channels) if is_first => buffer.fill(channels[block]),
-        Operand::Scalar(x) if is_first => buffer.fill([x; LANES]),
-        Operand::Channel(_) | Operand::Scalar(_) => {}
         Operand::Pixel(pixels) => {
-            for (to, from) in buffer.iter_mut().zip(&pixels[at..][..len]) {
+            for (to, from) in buffer.iter_mut().zip(&pixels[at..][..out.len()]) {
                 *to = [from[0]; LANES];
             }
         }

@@ -209,7 +209,7 @@ impl<'a> Epilogue<'a> {
 
     /// The second pass, if there is one, of output blocks `blocks`, over pixels `at..at + len` of their slices,
     /// which are pixels `pixel..` of planes of `plane`. `out` is all slices: with MaxMin, both halves.
-    #[inline(always)]
+    #[inline(never)]
     pub(crate) fn finish(
         &self,
         finish: Finish,

@@ -178,7 +178,7 @@ macro_rules! entry_points {
         $name:ident [$($size:ident),*] ($($arg:ident: $ty:ty),* $(,)?) = $algorithm:expr
     ) => {
         $($features)*
-        fn $name<$(const $size: usize),*>($($arg: $ty),*) {
+        pub(super) fn $name<$(const $size: usize),*>($($arg: $ty),*) {
             $algorithm($token, $($arg),*)
         }
     };

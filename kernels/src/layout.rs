@@ -12,6 +12,7 @@
 
 use core::ops::Range;
 
+use crate::math::canonical_nan;
 use crate::simd::Simd;
 use crate::{Block, LANES};
 
@@ -118,10 +119,13 @@ fn pack_from<S: Simd, T: Element>(
             #[inline(always)]
             |pixel, offset, length| {
                 let out = &mut out[pixel - pixels.start..][..length];
-                if args.strides[2] == 1 && args.strides[0] != 1 {
-                    pack_planes(simd, &data[offset..], args.strides[0], live, out);
+                let data = &data[offset..];
+                if S::PLAIN {
+                    pack_elements(data, args.strides, live, out);
+                } else if args.strides[2] == 1 && args.strides[0] != 1 && out.len() >= LANES {
+                    pack_planes(simd, data, args.strides[0], live, out);
                 } else {
-                    pack_pixels(simd, &data[offset..], args.strides, live, out);
+                    pack_pixels(simd, data, args.strides, live, out);
                 }
             },
         );
@@ -184,17 +188,18 @@ fn widen<T: Copy + Into<f32>>(from: &[T; LANES]) -> Block {
     block
 }
 
-/// The first elements of `from`, zeros behind them.
-#[inline(always)]
-fn widen_some<T: Copy + Into<f32>>(from: &[T]) -> Block {
-    let mut block = [0.0; LANES];
-    for (to, &from) in block.iter_mut().zip(from) {
-        *to = from.into();
+/// One element at a time.
+#[inline(never)]
+fn pack_elements<T: Copy + Into<f32>>(data: &[T], strides: [usize; 3], live: usize, out: &mut [Block]) {
+    for (i, out) in out.iter_mut().enumerate() {
+        *out = [0.0; LANES];
+        for (lane, to) in out[..live].iter_mut().enumerate() {
+            *to = data[i * strides[2] + lane * strides[0]].into();
+        }
     }
-    block
 }
 
-/// 16 pixels of up to 16 channels at a time: rows of a plane side by side, then transposed.
+/// 16 pixels of up to 16 channels at a time: rows of a plane side by side, then transposed. There are 16 at least.
 #[inline(always)]
 fn pack_planes<S: Simd, T: Element>(
     simd: S,
@@ -206,7 +211,7 @@ fn pack_planes<S: Simd, T: Element>(
     let mut buffers = [[0.0; LANES]; LANES];
     let pixels = out.len();
     let mut at = 0;
-    while pixels - at >= LANES || (at > 0 && at < pixels) {
+    while at < pixels {
         // Pixels left over go with some before them once more.
         at = at.min(pixels - LANES);
         let (tiles, _) = out[at..].as_chunks_mut::<LANES>();
@@ -219,19 +224,6 @@ fn pack_planes<S: Simd, T: Element>(
             simd.transpose(T::rows(&rows, i, &mut buffers), out);
         }
         at += blocks * LANES;
-    }
-    let rest = &mut out[at..];
-    if !rest.is_empty() {
-        for (channel, row) in buffers.iter_mut().enumerate() {
-            *row = if channel < live {
-                widen_some(&data[channel * channel_stride + at..][..rest.len()])
-            } else {
-                [0.0; LANES]
-            };
-        }
-        let mut last = [[0.0; LANES]; LANES];
-        simd.transpose(buffers.each_ref(), &mut last);
-        rest.copy_from_slice(&last[..rest.len()]);
     }
 }
 
@@ -247,20 +239,17 @@ fn pack_pixels<S: Simd, T: Copy + Into<f32>>(
     let mut is_live = [0.0; LANES];
     is_live[..live].fill(1.0);
     let (is_live, zero) = (simd.load(&is_live), simd.splat(0.0));
-    for (i, out) in out.iter_mut().enumerate() {
-        let data = &data[i * strides[2]..];
-        match data.first_chunk() {
-            Some(from) if strides[0] == 1 => {
-                // Reads what lies behind the channels too, where the image goes on.
-                simd.store(out, simd.select_gt(is_live, zero, simd.load(&widen(from)), zero));
-            }
-            _ => {
-                *out = [0.0; LANES];
-                for (lane, to) in out[..live].iter_mut().enumerate() {
-                    *to = data[lane * strides[0]].into();
-                }
-            }
-        }
+    // Reads what lies behind the channels too, where the image goes on.
+    let mut done = 0;
+    while strides[0] == 1
+        && done < out.len()
+        && let Some(from) = data[done * strides[2]..].first_chunk()
+    {
+        simd.store(&mut out[done], simd.select_gt(is_live, zero, simd.load(&widen(from)), zero));
+        done += 1;
+    }
+    if done < out.len() {
+        pack_elements(&data[done * strides[2]..], strides, live, &mut out[done..]);
     }
 }
 
@@ -288,10 +277,13 @@ pub(crate) fn unpack<S: Simd>(simd: S, args: &UnpackArgs<'_>, pixels: Range<usiz
             #[inline(always)]
             |pixel, offset, length| {
                 let input = &input[pixel..][..length];
-                if args.strides[2] == 1 && args.strides[0] != 1 {
-                    unpack_planes(simd, input, args.strides[0], live, &mut out[offset..]);
+                let out = &mut out[offset..];
+                if S::PLAIN {
+                    unpack_elements(input, args.strides, live, out);
+                } else if args.strides[2] == 1 && args.strides[0] != 1 && input.len() >= LANES {
+                    unpack_planes(simd, input, args.strides[0], live, out);
                 } else {
-                    unpack_pixels(simd, input, args.strides, live, &mut out[offset..]);
+                    unpack_pixels(simd, input, args.strides, live, out);
                 }
             },
         );
@@ -299,11 +291,22 @@ pub(crate) fn unpack<S: Simd>(simd: S, args: &UnpackArgs<'_>, pixels: Range<usiz
     }
 }
 
+/// One element at a time.
+#[inline(never)]
+fn unpack_elements(input: &[Block], strides: [usize; 3], live: usize, out: &mut [f32]) {
+    for (i, input) in input.iter().enumerate() {
+        for (lane, &from) in input[..live].iter().enumerate() {
+            out[i * strides[2] + lane * strides[0]] = canonical_nan(from);
+        }
+    }
+}
+
+/// 16 pixels at a time, of which there are 16 at least.
 #[inline(always)]
 fn unpack_planes<S: Simd>(simd: S, input: &[Block], channel_stride: usize, live: usize, out: &mut [f32]) {
     let mut columns = [[0.0; LANES]; LANES];
     let mut at = 0;
-    while input.len() - at >= LANES || (at > 0 && at < input.len()) {
+    while at < input.len() {
         // Pixels left over go with some before them once more.
         at = at.min(input.len() - LANES);
         let Some(tile) = input[at..].first_chunk::<LANES>() else { unreachable!("a whole tile") };
@@ -315,32 +318,17 @@ fn unpack_planes<S: Simd>(simd: S, input: &[Block], channel_stride: usize, live:
         }
         at += LANES;
     }
-    let rest = &input[at..];
-    if !rest.is_empty() {
-        let mut last = [[0.0; LANES]; LANES];
-        last[..rest.len()].copy_from_slice(rest);
-        simd.transpose(last.each_ref(), &mut columns);
-        for (channel, column) in columns[..live].iter_mut().enumerate() {
-            simd.store(column, simd.canonical_nan(simd.load(column)));
-            out[channel * channel_stride + at..][..rest.len()].copy_from_slice(&column[..rest.len()]);
-        }
-    }
 }
 
+/// One pixel at a time; its channels lie together in NHWC.
 #[inline(always)]
 fn unpack_pixels<S: Simd>(simd: S, input: &[Block], strides: [usize; 3], live: usize, out: &mut [f32]) {
-    let mut block = [0.0; LANES];
+    if live < LANES || strides[0] != 1 {
+        return unpack_elements(input, strides, live, out);
+    }
     for (i, input) in input.iter().enumerate() {
-        let out = &mut out[i * strides[2]..];
-        let v = simd.canonical_nan(simd.load(input));
-        match out.first_chunk_mut() {
-            Some(out) if live == LANES && strides[0] == 1 => simd.store(out, v),
-            _ => {
-                simd.store(&mut block, v);
-                for (lane, &from) in block[..live].iter().enumerate() {
-                    out[lane * strides[0]] = from;
-                }
-            }
+        if let Some(out) = out[i * strides[2]..][..LANES].first_chunk_mut() {
+            simd.store(out, simd.canonical_nan(simd.load(input)));
         }
     }
 }

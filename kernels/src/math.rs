@@ -24,6 +24,11 @@ use crate::simd::Simd;
 /// What the f32 next to log 2 is short of it.
 const LN_2_REST: f32 = -1.904_654_3e-9;
 
+/// The one NaN that a result may have outside of blocks.
+pub(crate) fn canonical_nan(x: f32) -> f32 {
+    if x.is_nan() { f32::from_bits(0x7fc0_0000) } else { x }
+}
+
 /// A polynomial by Horner's rule, the highest power's coefficient first.
 #[inline(always)]
 fn horner<S: Simd, const N: usize>(simd: S, x: S::Vector, coefficients: [f32; N]) -> S::Vector {

@@ -12,6 +12,7 @@
 //! Planes are cut into blocks of 16; the last block of a row or plane overlaps the one before it, which stores some
 //! results twice. What is shorter than a block goes through a padded one.
 
+pub(crate) mod elements;
 pub mod pool;
 
 use crate::activation::Activation;
@@ -98,7 +99,7 @@ fn block_at_mut(data: &mut [f32], at: usize) -> &mut Block {
     }
 }
 
-/// The algorithm behind every [`PlainScaleFn`]; `rest` is the [`ActivateInPlaceFn`] of the same instruction set.
+/// The algorithm behind every [`PlainScaleFn`] but the scalar one; `rest` is the [`ActivateInPlaceFn`] of the same instruction set.
 #[inline(always)]
 pub(crate) fn scale<S: Simd>(
     simd: S,
@@ -169,14 +170,21 @@ fn scaled<S: Simd>(simd: S, x: S::Vector, scale: S::Vector, addend: S::Vector, n
     if nothing { simd.mul(x, scale) } else { simd.mul_add(x, scale, addend) }
 }
 
-/// The algorithm behind every [`PlainGlobalFn`].
+impl PlainGlobalArgs<'_> {
+    fn check(&self, out: &[Block]) {
+        let &Self { plane, width, input, .. } = self;
+        assert!(width > 0 && plane > 0 && plane.is_multiple_of(width), "no whole rows");
+        assert!(input.len() > out.len().saturating_sub(1) * LANES * plane, "a block without a channel");
+    }
+}
+
+/// The algorithm behind every [`PlainGlobalFn`] but the scalar one.
 ///
 /// The mean of a plane is as in `pool.rs`: its 16 chains are the lanes of one sum. Those of 16 channels are transposed.
 #[inline(always)]
 pub(crate) fn global_pool<S: Simd>(simd: S, args: &PlainGlobalArgs<'_>, out: &mut [Block]) {
+    args.check(out);
     let (plane, width) = (args.plane, args.width);
-    assert!(width > 0 && plane > 0 && plane.is_multiple_of(width), "no whole rows");
-    assert!(args.input.len() > out.len().saturating_sub(1) * LANES * plane, "a block without a channel");
     for (planes, out) in args.input.chunks(LANES * plane).zip(out) {
         let mut values = [[0.0; LANES]; LANES];
         if args.kind == PoolKind::Max {
@@ -186,17 +194,17 @@ pub(crate) fn global_pool<S: Simd>(simd: S, args: &PlainGlobalArgs<'_>, out: &mu
             simd.store(out, simd.add(simd.load(&values[0]), simd.splat(0.0)));
             continue;
         }
-        let mut chains = [[0.0; LANES]; LANES];
         let channels = planes.len() / plane;
-        let mut channel = 0;
-        // some planes at a time hide the latency of an addition
-        while !S::PLAIN && channel + TOGETHER <= channels {
-            let chains: &mut [Block] = &mut chains[channel..][..TOGETHER];
-            sum_planes::<S, TOGETHER>(simd, &planes[channel * plane..], plane, chains);
-            channel += TOGETHER;
+        if channels < TOGETHER {
+            let one = PlainGlobalArgs { input: planes, ..*args };
+            elements::global_pool(&one, core::slice::from_mut(out));
+            continue;
         }
-        for channel in channel..channels {
-            sum_planes::<S, 1>(simd, &planes[channel * plane..], plane, &mut chains[channel..]);
+        // some planes at a time hide the latency of an addition; the last ones, once more, fill up their number
+        let mut chains = [[0.0; LANES]; LANES];
+        for channel in (0..channels).step_by(TOGETHER) {
+            let channel = channel.min(channels - TOGETHER);
+            sum_planes(simd, &planes[channel * plane..], plane, &mut chains[channel..]);
         }
         simd.transpose(chains.each_ref(), &mut values);
         // Of few elements each is a chain of its own.
@@ -211,9 +219,10 @@ pub(crate) fn global_pool<S: Simd>(simd: S, args: &PlainGlobalArgs<'_>, out: &mu
 /// Planes whose sums are taken at a time.
 const TOGETHER: usize = 4;
 
-/// The 16 chains of the sums of the first `N` planes of `data`.
+/// The 16 chains of the sums of the first planes of `data`.
 #[inline(always)]
-fn sum_planes<S: Simd, const N: usize>(simd: S, data: &[f32], plane: usize, chains: &mut [Block]) {
+fn sum_planes<S: Simd>(simd: S, data: &[f32], plane: usize, chains: &mut [Block]) {
+    const N: usize = TOGETHER;
     let mut sums = [simd.splat(0.0); N];
     let whole = plane / LANES;
     let mut planes: [&[Block]; N] = [&[]; N];

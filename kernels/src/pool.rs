@@ -21,7 +21,7 @@ mod means;
 use core::ops::Range;
 
 use self::extrema::{Extremes, Largest, reduce_plane};
-pub(crate) use self::global::global_pool;
+pub(crate) use self::global::{global_pool, global_pool_as_window};
 use self::means::mean_plane;
 pub(crate) use self::means::{add_chains, add_rows, counted};
 use crate::conv::ConvGeometry;
@@ -65,7 +65,9 @@ pub struct PoolArgs<'a> {
 }
 
 /// The taps of one axis that lie in the image, for output `at`: their first index in the image and their number.
-#[inline(always)]
+///
+/// No inlining: its divisions would be most of every pool's code.
+#[inline(never)]
 pub(crate) fn taps(at: usize, extent: usize, axis: (usize, usize, usize, usize)) -> (usize, usize) {
     let (kernel, stride, dilation, pad) = axis;
     let first = (at * stride) as isize - pad as isize;
@@ -105,6 +107,7 @@ fn check(args: &PoolArgs<'_>, pixels: &Range<usize>, planes: usize, out: &[&mut 
 }
 
 /// The output columns whose windows lie in the image.
+#[inline(never)]
 fn inner_columns(g: &ConvGeometry) -> Range<usize> {
     let reach = (g.kernel[1] - 1) * g.dilation[1] + 1;
     let end = match (g.in_width + g.pad_left).checked_sub(reach) {
@@ -112,6 +115,22 @@ fn inner_columns(g: &ConvGeometry) -> Range<usize> {
         None => 0,
     };
     g.pad_left.div_ceil(g.stride[1]).min(end)..end
+}
+
+/// Where a window begins in a plane, and the taps that lie in the image, down and across.
+struct Window {
+    start: usize,
+    rows: usize,
+    columns: usize,
+}
+
+impl Window {
+    /// That of output row `y` and column `x`.
+    fn of(g: &ConvGeometry, (y, x): (usize, usize)) -> Self {
+        let (row, rows) = taps(y, g.in_height, rows_axis(g));
+        let (column, columns) = taps(x, g.in_width, columns_axis(g));
+        Self { start: row * g.in_width + column, rows, columns }
+    }
 }
 
 /// The windows that have code of their own.

@@ -114,6 +114,54 @@ macro_rules! simd_ops {
 }
 pub(crate) use simd_ops;
 
+/// Writes the operations that are those of the token within.
+macro_rules! same_ops {
+    ($($name:ident($($arg:ident: $ty:ty),*) $(-> $ret:ty)?;)*) => {$(
+        #[inline(always)]
+        fn $name(self, $($arg: $ty),*) $(-> $ret)? {
+            self.0.$name($($arg),*)
+        }
+    )*};
+}
+
+/// The operations of `S`, for code that is to be small as in the scalar path.
+#[derive(Clone, Copy)]
+pub(crate) struct Plain<S>(pub(crate) S);
+
+// SAFETY: the type holds a token.
+unsafe impl<S: Simd> Simd for Plain<S> {
+    type Vector = S::Vector;
+    const PLAIN: bool = true;
+    same_ops! {
+        splat(x: f32) -> S::Vector;
+        load(from: &Block) -> S::Vector;
+        store(to: &mut Block, v: S::Vector);
+        add(a: S::Vector, b: S::Vector) -> S::Vector;
+        sub(a: S::Vector, b: S::Vector) -> S::Vector;
+        mul(a: S::Vector, b: S::Vector) -> S::Vector;
+        div(a: S::Vector, b: S::Vector) -> S::Vector;
+        sqrt(a: S::Vector) -> S::Vector;
+        mul_add(a: S::Vector, b: S::Vector, c: S::Vector) -> S::Vector;
+        neg(a: S::Vector) -> S::Vector;
+        abs(a: S::Vector) -> S::Vector;
+        max(a: S::Vector, b: S::Vector) -> S::Vector;
+        min(a: S::Vector, b: S::Vector) -> S::Vector;
+        relu(a: S::Vector) -> S::Vector;
+        clamp(a: S::Vector, low: S::Vector, high: S::Vector) -> S::Vector;
+        select_gt(a: S::Vector, b: S::Vector, yes: S::Vector, no: S::Vector) -> S::Vector;
+        copysign(a: S::Vector, b: S::Vector) -> S::Vector;
+        round(a: S::Vector) -> S::Vector;
+        exp2_int(n: S::Vector) -> S::Vector;
+        scale_exp2(a: S::Vector, n: S::Vector) -> S::Vector;
+        exponent(a: S::Vector) -> S::Vector;
+        mantissa(a: S::Vector) -> S::Vector;
+        canonical_nan(a: S::Vector) -> S::Vector;
+        transpose(from: [&Block; LANES], to: &mut [Block; LANES]);
+        unzip(a: S::Vector, b: S::Vector) -> [S::Vector; 2];
+        prefetch(at: &Block);
+    }
+}
+
 /// Writes the operations that go register by register: each body is for one register of the vector, whose registers are
 /// listed.
 macro_rules! by_register {

@@ -80,13 +80,30 @@ pub(crate) enum Place {
 }
 
 /// A value in blocks: `batch` images of `layout.image_blocks()` blocks, `batch_stride` apart.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct View {
     pub(crate) place: Place,
     /// Blocks from the start of the place to the first image.
     pub(crate) skip: usize,
     pub(crate) batch_stride: usize,
     pub(crate) layout: Blocked,
+}
+
+// Not derived, which would be inlined: a convolution has eight views.
+impl Clone for View {
+    #[inline(never)]
+    fn clone(&self) -> Self {
+        let &Self { place, skip, batch_stride, ref layout } = self;
+        Self { place, skip, batch_stride, layout: layout.clone() }
+    }
+}
+
+impl PartialEq for View {
+    #[inline(never)]
+    fn eq(&self, other: &Self) -> bool {
+        let all = |view: &View| (view.place, view.skip, view.batch_stride);
+        all(self) == all(other) && self.layout == other.layout
+    }
 }
 
 /// Where a plain value's elements are.

@@ -105,14 +105,15 @@ pub(crate) struct Parts<'a> {
 /// instructions for it.
 pub(crate) type SpreadFn = fn(from: &[Block], step: usize, lanes: &[u32; LANES], out: &mut [Block]);
 
-/// Where lane `l` of the j-th copy comes from: input block and lane. Dead lanes repeat the last group.
-fn sources(args: &GroupedArgs<'_>, block: usize, j: usize) -> [(usize, usize); LANES] {
+/// The input channel that lane `l` of the j-th copy comes from. Dead lanes repeat the last group.
+fn sources(args: &GroupedArgs<'_>, block: usize, j: usize) -> [u32; LANES] {
     let [cin, cout] = args.channels;
-    core::array::from_fn(|lane| {
+    let mut sources = [0; LANES];
+    for (lane, source) in sources.iter_mut().enumerate() {
         let group = ((block * LANES + lane) / cout).min(args.groups - 1);
-        let channel = group * cin + j;
-        (channel / LANES, channel % LANES)
-    })
+        *source = (group * cin + j) as u32;
+    }
+    sources
 }
 
 /// Writes the copies of input row `y` for output block `block`.
@@ -121,7 +122,8 @@ fn expand(parts: &Parts<'_>, args: &GroupedArgs<'_>, block: usize, y: usize, cop
     let step = g.stride[1];
     for (j, copy) in copies.chunks_exact_mut(padded_width(g)).enumerate() {
         let sources = sources(args, block, j);
-        let near = sources.iter().all(|&(from, _)| from == block);
+        let place = |channel: u32| (channel as usize / LANES, channel as usize % LANES);
+        let near = sources.iter().all(|&channel| place(channel).0 == block);
         for (phase, copy) in copy.chunks_exact_mut(columns(g)).enumerate() {
             // Column `k` is that of input pixel `k * step + phase - pad_left`.
             let before = g.pad_left.saturating_sub(phase).div_ceil(step).min(copy.len());
@@ -139,11 +141,11 @@ fn expand(parts: &Parts<'_>, args: &GroupedArgs<'_>, block: usize, y: usize, cop
                 &row[first..=first + (end - before - 1) * step]
             };
             if near {
-                let lanes = sources.map(|(_, lane)| lane as u32);
+                let lanes = sources.map(|channel| channel % LANES as u32);
                 (parts.spread)(row(block), step, &lanes, copy);
                 continue;
             }
-            for (lane, (from, at)) in sources.into_iter().enumerate() {
+            for (lane, (from, at)) in sources.iter().map(|&channel| place(channel)).enumerate() {
                 for (copy, pixel) in copy.iter_mut().zip(row(from).iter().step_by(step)) {
                     copy[lane] = pixel[at];
                 }

@@ -27,7 +27,7 @@ use crate::plain::pool::PlainPoolArgs;
 use crate::plain::{self, PlainGlobalArgs, PlainScaleArgs};
 use crate::pool::{self, PoolArgs, PoolKind};
 use crate::probe::{self, ProbeKernel};
-use crate::simd::Simd;
+use crate::simd::{Plain, Simd};
 use crate::{Block, LANES};
 
 mod registers;
@@ -41,7 +41,8 @@ entry_points! {
     copy_loop_avx2(from: &[Block], to: &mut [Block]) = probe::copy_loop;
     epilogue_avx2(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) =
         |simd, rest, out, negative| epilogue::finish(simd, activate_in_place_avx2, rest, out, negative);
-    activate_in_place_avx2(activation: Activation, data: &mut [Block]) = elementwise::activate_in_place;
+    activate_in_place_avx2(activation: Activation, data: &mut [Block]) =
+        |simd, activation, data| elementwise::activate_in_place(simd, Half::both(), activation, data);
     activate_avx2(activation: Activation, input: &[Block], out: &mut [Block]) = |simd, activation, input, out| {
         elementwise::activate(simd, activate_in_place_avx2, activation, input, out)
     };
@@ -127,8 +128,13 @@ entry_points! {
         |simd, batch, input, v, stride| winograd::input::transform::<_, T>(simd, Domain::of(T), batch, input, v, stride);
     winograd_weights_avx2[T, R](row: &WeightRow, plain: &[Block], lanes: &[u8], u: &mut [Block], stride: usize) =
         |simd, row, plain, lanes, u, stride| {
+            if WeightRow::is_packed(T, R) {
+                return winograd_any_weights_avx2(row, plain, lanes, u, stride);
+            }
             winograd::weights::transform::<_, T, R>(simd, (Domain::of(T), R), row, plain, lanes, u, stride)
         };
+    winograd_any_weights_avx2(row: &WeightRow, plain: &[Block], lanes: &[u8], u: &mut [Block], stride: usize) =
+        |simd, row, plain, lanes, u, stride| winograd::weights::transform_any(Plain(simd), row, plain, lanes, u, stride);
     winograd_column_avx2[ROWS, BLOCKS](product: &Product<'_>, column: Column, m: &mut [Block]) =
         winograd::multiply::column::<_, ROWS, BLOCKS>;
     winograd_output_avx2[T, M](args: &Output<'_>, m: &[Block], out: &mut [Block]) =
@@ -197,7 +203,7 @@ fn grouped_6x1_avx2(
 #[target_feature(enable = "avx2,fma")]
 fn depthwise_avx2(args: &DepthwiseArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
     // Of half a block: 7 sums, at most 7 of weights and 1 of a pixel are 15 of 16 registers.
-    let strips = strips!(depthwise_strip_avx2: 1 4 7, depthwise_any_avx2: 1 4, epilogue_avx2);
+    let strips = strips!(depthwise_strip_avx2: 4 7, depthwise_any_avx2: 4, epilogue_avx2);
     depthwise::run(&strips, args, pixels, out);
 }
 

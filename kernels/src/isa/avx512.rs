@@ -18,10 +18,9 @@ use crate::conv::winograd::transform::Domain;
 use crate::conv::winograd::weights::Row as WeightRow;
 use crate::conv::winograd::{self, winograd_kernels};
 use crate::depthwise::{self, DepthwiseArgs, Strip, strips};
-use crate::elementwise::{self, BinaryArgs, ScaleArgs};
+use crate::elementwise;
 use crate::epilogue::{self, Rest};
 use crate::isa::{Isa, Kernels, avx2, entry_points, kernel};
-use crate::pool::{self, PoolKind};
 use crate::probe::{self, ProbeKernel};
 use crate::simd::{Simd, simd_ops};
 use crate::{Block, LANES};
@@ -141,22 +140,13 @@ entry_points! {
     copy_loop_avx512(from: &[Block], to: &mut [Block]) = probe::copy_loop;
     epilogue_avx512(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) =
         |simd, rest, out, negative| epilogue::finish(simd, activate_in_place_avx512, rest, out, negative);
-    activate_in_place_avx512(activation: Activation, data: &mut [Block]) = elementwise::activate_in_place;
-    activate_avx512(activation: Activation, input: &[Block], out: &mut [Block]) = |simd, activation, input, out| {
-        elementwise::activate(simd, activate_in_place_avx512, activation, input, out)
-    };
-    binary_avx512(args: &BinaryArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
-        |simd, args, pixels, out| elementwise::binary(simd, activate_in_place_avx512, args, pixels, out);
-    scale_avx512(args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
-        |simd, args, pixels, out| elementwise::scale(simd, activate_in_place_avx512, args, pixels, out);
+    activate_in_place_avx512(activation: Activation, data: &mut [Block]) =
+        |simd, activation, data| elementwise::activate_in_place(simd, [simd], activation, data);
     direct_avx512[M, N](row: &Row<'_>, places: &[u32], out: &mut [&mut [Block]]) = direct::row::<_, M, N, LANES>;
     dense_avx512[N](args: &ConvArgs<'_>, len: usize, block: usize, out: &mut [&mut [Block]]) = dense::blocks::<_, N>;
     plain_image_avx512[M, N](row: &PlainRow<'_>, out: &mut [&mut [Block]]) = plain_image::row::<_, M, N>;
-    maxmin_avx512(input: &[Block], positive: &mut [Block], negative: &mut [Block]) = elementwise::maxmin;
-    depthwise_any_avx512[P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip_of_any::<_, P>;
     depthwise_strip_avx512[K, STRIDE, P](strip: &Strip<'_>, out: &mut [Block]) =
         |simd, strip, out| depthwise::strip::<_, 1, K, STRIDE, P>([simd], strip, out);
-    global_pool_avx512(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
     grouped_tile_avx512[M](row: &GroupedRow<'_>, first: usize, at: usize, out: &mut [&mut [Block]]) = grouped::tile::<_, M>;
 }
 
@@ -208,6 +198,9 @@ entry_points! {
         |simd, batch, input, v, stride| winograd::input::transform::<_, T>(simd, Domain::of(T), batch, input, v, stride);
     winograd_weights_avx512[T, R](row: &WeightRow, plain: &[Block], lanes: &[u8], u: &mut [Block], stride: usize) =
         |simd, row, plain, lanes, u, stride| {
+            if WeightRow::is_packed(T, R) {
+                return avx2::winograd_any_weights_avx2(row, plain, lanes, u, stride);
+            }
             winograd::weights::transform::<_, T, R>(simd, (Domain::of(T), R), row, plain, lanes, u, stride)
         };
     winograd_column_avx512[ROWS, BLOCKS](product: &Product<'_>, column: Column, m: &mut [Block]) =
@@ -221,7 +214,8 @@ entry_points! {
 fn winograd_multiply_avx512(product: &Product<'_>, m: &mut [Block]) {
     let choices = [
         registers!(winograd_column_avx512, 4: 1 2 3 4 6),
-        registers!(winograd_column_avx512, 2: 1 2 4 8 14),
+        // two or three blocks that are left: 4 x 2 has the 8 sums that hide the latency, and 8 x 2 would do no better
+        registers!(winograd_column_avx512, 2: 1 4 14),
         registers!(winograd_column_avx512, 1: 1 2 4 8 9 14),
     ];
     winograd::multiply::split(&choices, product, m);
@@ -258,7 +252,8 @@ fn grouped_14x1_avx512(
 fn depthwise_avx512(args: &DepthwiseArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
     // 7 sums, at most 7 of weights and 1 of a pixel are 15 of 32 registers; 8 chains would hide the latency by themselves, but the
     // maps of most networks are a power of two times 7 pixels wide.
-    let strips = strips!(depthwise_strip_avx512: 1 4 7, depthwise_any_avx512: 1 4, epilogue_avx512);
+    use avx2::depthwise_any_avx2;
+    let strips = strips!(depthwise_strip_avx512: 4 7, depthwise_any_avx2: 4, epilogue_avx512);
     depthwise::run(&strips, args, pixels, out);
 }
 
@@ -285,11 +280,11 @@ pub(crate) fn kernels() -> Kernels {
         plain_image: kernel!(plain_image_14x2_avx512),
         grouped: kernel!(grouped_14x1_avx512),
         depthwise: kernel!(depthwise_avx512),
-        activate: kernel!(activate_avx512),
+        activate: narrow.activate,
         activate_in_place: kernel!(activate_in_place_avx512),
-        binary: kernel!(binary_avx512),
-        scale: kernel!(scale_avx512),
-        maxmin: kernel!(maxmin_avx512),
+        binary: narrow.binary,
+        scale: narrow.scale,
+        maxmin: narrow.maxmin,
         pack: narrow.pack,
         unpack: narrow.unpack,
         winograd: winograd_kernels!(avx512:
@@ -300,7 +295,7 @@ pub(crate) fn kernels() -> Kernels {
         lrn: narrow.lrn,
         pool: narrow.pool,
         maxmin_pool: narrow.maxmin_pool,
-        global_pool: kernel!(global_pool_avx512),
+        global_pool: narrow.global_pool,
         plain_pool: narrow.plain_pool,
         plain_global_pool: narrow.plain_global_pool,
         plain_scale: narrow.plain_scale,

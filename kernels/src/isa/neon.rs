@@ -27,7 +27,7 @@ use crate::plain::pool::PlainPoolArgs;
 use crate::plain::{self, PlainGlobalArgs, PlainScaleArgs};
 use crate::pool::{self, PoolArgs, PoolKind};
 use crate::probe::{self, ProbeKernel};
-use crate::simd::Simd;
+use crate::simd::{Plain, Simd};
 use crate::{Block, LANES};
 
 mod registers;
@@ -41,7 +41,8 @@ entry_points! {
     copy_loop_neon(from: &[Block], to: &mut [Block]) = probe::copy_loop;
     epilogue_neon(rest: &Rest<'_>, out: &mut [Block], negative: Option<&mut [Block]>) =
         |simd, rest, out, negative| epilogue::finish(simd, activate_in_place_neon, rest, out, negative);
-    activate_in_place_neon(activation: Activation, data: &mut [Block]) = elementwise::activate_in_place;
+    activate_in_place_neon(activation: Activation, data: &mut [Block]) =
+        |simd, activation, data| elementwise::activate_in_place(simd, Half::both(), activation, data);
     activate_neon(activation: Activation, input: &[Block], out: &mut [Block]) = |simd, activation, input, out| {
         elementwise::activate(simd, activate_in_place_neon, activation, input, out)
     };
@@ -128,8 +129,13 @@ entry_points! {
         |simd, batch, input, v, stride| winograd::input::transform::<_, T>(simd, Domain::of(T), batch, input, v, stride);
     winograd_weights_neon[T, R](row: &WeightRow, plain: &[Block], lanes: &[u8], u: &mut [Block], stride: usize) =
         |simd, row, plain, lanes, u, stride| {
+            if WeightRow::is_packed(T, R) {
+                return winograd_any_weights_neon(row, plain, lanes, u, stride);
+            }
             winograd::weights::transform::<_, T, R>(simd, (Domain::of(T), R), row, plain, lanes, u, stride)
         };
+    winograd_any_weights_neon(row: &WeightRow, plain: &[Block], lanes: &[u8], u: &mut [Block], stride: usize) =
+        |simd, row, plain, lanes, u, stride| winograd::weights::transform_any(Plain(simd), row, plain, lanes, u, stride);
     winograd_column_neon[ROWS, BLOCKS](product: &Product<'_>, column: Column, m: &mut [Block]) =
         winograd::multiply::column::<_, ROWS, BLOCKS>;
     winograd_output_neon[T, M](args: &Output<'_>, m: &[Block], out: &mut [Block]) =
@@ -176,7 +182,7 @@ fn grouped_5x1_neon(
 ) {
     let parts = Parts {
         direct: &[grouped_direct!(grouped_direct_neon, 4: 1 5), grouped_direct!(grouped_direct_neon, 8: 1 6)],
-        tiles: grouped_tiles!(grouped_tile_neon: 1 3 4 5),
+        tiles: grouped_tiles!(grouped_tile_neon: 1 4 5),
         spread: spread_neon,
         finish: epilogue_neon,
     };
@@ -186,7 +192,7 @@ fn grouped_5x1_neon(
 #[target_feature(enable = "neon")]
 fn depthwise_neon(args: &DepthwiseArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
     // Of half a block: 14 sums, at most 14 of weights and 2 of a pixel are 30 of 32 registers.
-    let strips = strips!(depthwise_strip_neon: 1 4 7, depthwise_any_neon: 1 4, epilogue_neon);
+    let strips = strips!(depthwise_strip_neon: 4 7, depthwise_any_neon: 4, epilogue_neon);
     depthwise::run(&strips, args, pixels, out);
 }
 

@@ -4,8 +4,8 @@
 //! are the same, speed is not.
 //!
 //! A kernel in which no lane sees another one is run for a few lanes of all blocks, then for the next few: as many
-//! as fit in one register of the target's baseline. Written out for all 16 it would be four times as large, and
-//! have its sums in memory.
+//! as fit in one register of the target's baseline, twice as many in tiles. Written out for all 16 it would be four times
+//! as large, and have its sums in memory. Layout changes, row-major kernels and activations take one element at a time.
 
 use crate::simd::{Simd, simd_ops};
 use crate::{Block, LANES};
@@ -141,7 +141,8 @@ unsafe impl<const W: usize> Simd for Lanes<W> {
         mul(a: [f32; W], b: [f32; W]) -> [f32; W] = lanes(#[inline(always)] |i| a[i] * b[i]);
         div(a: [f32; W], b: [f32; W]) -> [f32; W] = lanes(#[inline(always)] |i| a[i] / b[i]);
         sqrt(a: [f32; W]) -> [f32; W] = lanes(#[inline(always)] |i| square_root(a[i]));
-        mul_add(a: [f32; W], b: [f32; W], c: [f32; W]) -> [f32; W] = fused_lanes(&a, &b, &c);
+        mul_add(a: [f32; W], b: [f32; W], c: [f32; W]) -> [f32; W] =
+            if W == 1 { [fused(a[0], b[0], c[0]); W] } else { fused_lanes(&a, &b, &c) };
         neg(a: [f32; W]) -> [f32; W] = lanes(#[inline(always)] |i| -a[i]);
         abs(a: [f32; W]) -> [f32; W] = lanes(#[inline(always)] |i| a[i].abs());
         max(a: [f32; W], b: [f32; W]) -> [f32; W] = lanes(#[inline(always)] |i| max(a[i], b[i]));
@@ -162,26 +163,29 @@ unsafe impl<const W: usize> Simd for Lanes<W> {
     }
 }
 
-/// Does something for `WIDTH` lanes of all blocks, then for the next ones.
+/// Does something for some lanes of all blocks, then for the next ones.
 macro_rules! by_parts {
-    ($simd:ident => $body:expr) => {
-        for first in (0..LANES).step_by(WIDTH) {
-            let $simd = Lanes::<WIDTH> { first };
+    ($width:ident $simd:ident => $body:expr) => {
+        for first in (0..LANES).step_by($width) {
+            let $simd = Lanes::<$width> { first };
             $body;
         }
     };
 }
 
-/// As [`entry_points`], for algorithms in which no lane sees another one: `WIDTH` lanes at a time.
+/// As [`entry_points`], for algorithms in which no lane sees another one: so many lanes at a time.
 macro_rules! entry_points_by_parts {
-    (@one [$($features:tt)*] $name:ident [$($size:ident),*] ($($arg:ident: $ty:ty),* $(,)?) = $algorithm:expr) => {
+    (
+        @one [$($features:tt)*] $width:ident $name:ident [$($size:ident),*] ($($arg:ident: $ty:ty),* $(,)?) =
+        $algorithm:expr
+    ) => {
         $($features)*
         fn $name<$(const $size: usize),*>($($arg: $ty),*) {
-            by_parts!(simd => $algorithm(simd, $($arg),*));
+            by_parts!($width simd => $algorithm(simd, $($arg),*));
         }
     };
-    ($features:tt $($name:ident $([$($size:ident),*])? ($($args:tt)*) = $algorithm:expr;)*) => {$(
-        entry_points_by_parts!(@one $features $name [$($($size),*)?] ($($args)*) = $algorithm);
+    ($features:tt $width:ident; $($name:ident $([$($size:ident),*])? ($($args:tt)*) = $algorithm:expr;)*) => {$(
+        entry_points_by_parts!(@one $features $width $name [$($($size),*)?] ($($args)*) = $algorithm);
     )*};
 }
 
@@ -208,7 +212,7 @@ macro_rules! scalar_table {
         use crate::elementwise::{BinaryArgs, ScaleArgs, self};
         use crate::layout::{self, PackArgs, UnpackArgs};
         use crate::plain::pool::PlainPoolArgs;
-        use crate::plain::{self, PlainGlobalArgs, PlainScaleArgs};
+        use crate::plain::{PlainGlobalArgs, PlainScaleArgs, elements};
         use crate::conv::winograd::input::Batch;
         use crate::conv::winograd::multiply::{Column, Product, registers};
         use crate::conv::winograd::output::Output;
@@ -227,17 +231,19 @@ macro_rules! scalar_table {
             activate_in_place_scalar(activation: Activation, data: &mut [Block]) =
                 |_, activation, data| elementwise::activate_lanes(ONE, activation, data);
             activate_scalar(activation: Activation, input: &[Block], out: &mut [Block]) =
-                |simd, activation, input, out| {
-                    elementwise::activate(simd, activate_in_place_scalar, activation, input, out)
+                |_, activation, input: &[Block], out: &mut [Block]| {
+                    assert_eq!(input.len(), out.len(), "input and output differ in length");
+                    out.copy_from_slice(input);
+                    activate_in_place_scalar(activation, out);
                 };
             binary_scalar(args: &BinaryArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
                 |_, args: &BinaryArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]| {
-                    by_parts!(simd => elementwise::binary(simd, elementwise::later, args, pixels.clone(), out));
+                    by_parts!(WIDTH simd => elementwise::binary(simd, elementwise::later, args, pixels.clone(), out));
                     activate_rest(args.after, out);
                 };
             scale_scalar(args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
                 |_, args: &ScaleArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]| {
-                    by_parts!(simd => elementwise::scale(simd, elementwise::later, args, pixels.clone(), out));
+                    by_parts!(WIDTH simd => elementwise::scale(simd, elementwise::later, args, pixels.clone(), out));
                     activate_rest(args.after, out);
                 };
             few_outputs_scalar(args: &ConvArgs<'_>, outputs: usize, pixels: Range<usize>, out: &mut [Block]) =
@@ -248,16 +254,20 @@ macro_rules! scalar_table {
             unpack_scalar(args: &UnpackArgs<'_>, pixels: Range<usize>, out: &mut [f32]) = layout::unpack;
             pool_scalar(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
                 |_, args, pixels: Range<usize>, out: &mut [&mut [Block]]| {
-                    by_parts!(simd => pool::pool(simd, args, pixels.clone(), out));
+                    by_parts!(WIDTH simd => pool::pool(simd, args, pixels.clone(), out));
                 };
             maxmin_pool_scalar(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) =
                 |_, args, pixels: Range<usize>, out: &mut [&mut [Block]]| {
-                    by_parts!(simd => pool::maxmin_pool(simd, args, pixels.clone(), out));
+                    by_parts!(WIDTH simd => pool::maxmin_pool(simd, args, pixels.clone(), out));
                 };
-            plain_pool_scalar(args: &PlainPoolArgs<'_>, rows: Range<usize>, out: &mut [f32]) = plain::pool::pool;
-            plain_global_pool_scalar(args: &PlainGlobalArgs<'_>, out: &mut [Block]) = plain::global_pool;
+            global_pool_scalar(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) =
+                |_, kind, width, input, out| pool::global_pool_as_window(pool_scalar, kind, width, input, out);
+            plain_pool_scalar(args: &PlainPoolArgs<'_>, rows: Range<usize>, out: &mut [f32]) =
+                |_, args, rows, out| elements::pool(args, rows, out);
+            plain_global_pool_scalar(args: &PlainGlobalArgs<'_>, out: &mut [Block]) =
+                |_, args, out| elements::global_pool(args, out);
             plain_scale_scalar(args: &PlainScaleArgs<'_>, first: usize, out: &mut [f32]) =
-                |simd, args, first, out| plain::scale(simd, activate_in_place_scalar, args, first, out);
+                |_, args, first, out| elements::scale(ONE, activate_in_place_scalar, args, first, out);
             softmax_scalar(args: &SoftmaxArgs<'_>, pixels: Range<usize>, out: &mut [Block]) =
                 |simd, args, pixels, out| channels::softmax(simd, activate_in_place_scalar, args, pixels, out);
             lrn_scalar(args: &LrnArgs<'_>, pixels: Range<usize>, out: &mut [Block]) =
@@ -276,31 +286,33 @@ macro_rules! scalar_table {
 
         /// Lanes at a time.
         const WIDTH: usize = $width;
+        /// Lanes of a tile of one pixel, so that two sums are under way: no other tile is needed.
+        const WIDE: usize = 2 * WIDTH;
 
         entry_points_by_parts! {
-            [$(#[$features])?]
-            // With 8 lanes at a time, what AVX2 has to do to be busy.
-            fma_loop_scalar(rounds: usize, state: &mut [Block]) = probe::fma_loop::<_, 12>;
+            [$(#[$features])?] WIDE;
             direct_scalar[M, N](row: &Row<'_>, places: &[u32], out: &mut [&mut [Block]]) =
                 direct::row::<_, M, N, LANES>;
             plain_image_scalar[M, N](row: &PlainRow<'_>, out: &mut [&mut [Block]]) = plain_image::row::<_, M, N>;
-            maxmin_scalar(input: &[Block], positive: &mut [Block], negative: &mut [Block]) = elementwise::maxmin;
             depthwise_any_scalar[P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip_of_any::<_, P>;
-            global_pool_scalar(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
             grouped_tile_scalar[M](row: &GroupedRow<'_>, first: usize, at: usize, out: &mut [&mut [Block]]) =
                 grouped::tile::<_, M>;
+            winograd_column_scalar[ROWS, BLOCKS](product: &Product<'_>, column: Column, m: &mut [Block]) =
+                winograd::multiply::column::<_, ROWS, BLOCKS>;
+        }
+
+        entry_points_by_parts! {
+            [$(#[$features])?] WIDTH;
+            // With 8 lanes at a time, what AVX2 has to do to be busy.
+            fma_loop_scalar(rounds: usize, state: &mut [Block]) = probe::fma_loop::<_, 12>;
+            maxmin_scalar(input: &[Block], positive: &mut [Block], negative: &mut [Block]) = elementwise::maxmin;
             winograd_input_scalar(batch: &Batch<'_>, input: &[Block], v: &mut [Block], stride: usize) =
                 |simd, batch: &Batch<'_>, input: &[Block], v: &mut [Block], stride| {
                     let domain = Domain::of(batch.domain());
                     winograd::input::transform::<_, 8>(simd, domain, batch, input, v, stride);
                 };
             winograd_weights_scalar(row: &WeightRow, plain: &[Block], lanes: &[u8], u: &mut [Block], stride: usize) =
-                |simd, row: &WeightRow, plain: &[Block], lanes: &[u8], u: &mut [Block], stride| {
-                    let of = (Domain::of(row.tile.domain()), row.tile.kernel);
-                    winograd::weights::transform::<_, 8, 5>(simd, of, row, plain, lanes, u, stride);
-                };
-            winograd_column_scalar[ROWS, BLOCKS](product: &Product<'_>, column: Column, m: &mut [Block]) =
-                winograd::multiply::column::<_, ROWS, BLOCKS>;
+                winograd::weights::transform_any;
             winograd_output_scalar(args: &Output<'_>, m: &[Block], out: &mut [Block]) =
                 |simd, args: &Output<'_>, m: &[Block], out: &mut [Block]| {
                     let (domain, size) = (Domain::of(args.batch.domain()), args.batch.size);
@@ -311,36 +323,33 @@ macro_rules! scalar_table {
         $(#[$features])?
         fn direct_tiles() -> Tiles<'static> {
             Tiles {
-                rows: &[tiles!(direct_scalar, 1: 1 2)],
-                pointwise: &[tiles!(direct_scalar, 1: 1 2)],
+                rows: &[tiles!(direct_scalar, 1: 1)],
+                pointwise: &[tiles!(direct_scalar, 1: 1)],
                 dense: None,
                 finish: epilogue_scalar,
             }
         }
 
         $(#[$features])?
-        fn direct_2x1_scalar(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
+        fn direct_1x1_scalar(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
             direct::run(&direct_tiles(), args, pixels, out);
         }
 
         $(#[$features])?
-        fn im2col_2x1_scalar(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]], scratch: &mut [Block]) {
+        fn im2col_1x1_scalar(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]], scratch: &mut [Block]) {
             im2col::run(&direct_tiles(), args, pixels, out, scratch);
         }
 
         $(#[$features])?
-        fn plain_image_2x1_scalar(args: &PlainConvArgs<'_>, pixels: Range<usize>, scratch: &mut [f32], out: &mut [&mut [Block]]) {
-            let tiles = PlainTiles { rows: &[tiles!(plain_image_scalar, 1: 1 2)], finish: epilogue_scalar };
+        fn plain_image_1x1_scalar(args: &PlainConvArgs<'_>, pixels: Range<usize>, scratch: &mut [f32], out: &mut [&mut [Block]]) {
+            let tiles = PlainTiles { rows: &[tiles!(plain_image_scalar, 1: 1)], finish: epilogue_scalar };
             plain_image::run(&tiles, args, pixels, scratch, out);
         }
 
         // No register tile of our choosing.
         $(#[$features])?
         fn winograd_multiply_scalar(product: &Product<'_>, m: &mut [Block]) {
-            let choices = [
-                registers!(winograd_column_scalar, 1: 1 4),
-            ];
-            winograd::multiply::split(&choices, product, m);
+            winograd::multiply::split(&[registers!(winograd_column_scalar, 1: 1)], product, m);
         }
 
         fn spread_scalar(from: &[Block], step: usize, lanes: &[u32; LANES], out: &mut [Block]) {
@@ -350,7 +359,7 @@ macro_rules! scalar_table {
         }
 
         $(#[$features])?
-        fn grouped_2x1_scalar(
+        fn grouped_1x1_scalar(
             args: &GroupedArgs<'_>,
             pixels: Range<usize>,
             out: &mut [&mut [Block]],
@@ -358,7 +367,7 @@ macro_rules! scalar_table {
         ) {
             let parts = Parts {
                 direct: &[],
-                tiles: grouped_tiles!(grouped_tile_scalar: 1 2),
+                tiles: grouped_tiles!(grouped_tile_scalar: 1),
                 spread: spread_scalar,
                 finish: epilogue_scalar,
             };
@@ -367,7 +376,7 @@ macro_rules! scalar_table {
 
         $(#[$features])?
         fn depthwise_scalar(args: &DepthwiseArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) {
-            let any: Sizes<'_, StripFn> = &[(1, depthwise_any_scalar::<1>), (2, depthwise_any_scalar::<2>)];
+            let any: Sizes<'_, StripFn> = &[(1, depthwise_any_scalar::<1>)];
             depthwise::run(&Strips { windows: &[], any, finish: epilogue_scalar }, args, pixels, out);
         }
 
@@ -387,10 +396,10 @@ macro_rules! scalar_table {
         pub(crate) fn kernels() -> Kernels {
             Kernels {
                 isa: Isa::Scalar,
-                direct: kernel!(direct_2x1_scalar),
-                im2col: kernel!(im2col_2x1_scalar),
-                plain_image: kernel!(plain_image_2x1_scalar),
-                grouped: kernel!(grouped_2x1_scalar),
+                direct: kernel!(direct_1x1_scalar),
+                im2col: kernel!(im2col_1x1_scalar),
+                plain_image: kernel!(plain_image_1x1_scalar),
+                grouped: kernel!(grouped_1x1_scalar),
                 depthwise: kernel!(depthwise_scalar),
                 activate: kernel!(activate_scalar),
                 activate_in_place: kernel!(activate_in_place_scalar),

@@ -54,7 +54,7 @@ pub fn supports(kind: PoolKind, kernel: [usize; 2], stride: [usize; 2], dilation
 }
 
 /// Asserts the contract.
-fn check(args: &PlainPoolArgs<'_>, rows: &Range<usize>, out: &[f32]) {
+pub(super) fn check(args: &PlainPoolArgs<'_>, rows: &Range<usize>, out: &[f32]) {
     let g = &args.geometry;
     assert!(supports(args.kind, g.kernel, g.stride, g.dilation), "windows that are too large");
     assert_eq!(out.len(), rows.len() * g.out_width, "the output is not these rows");
@@ -65,6 +65,7 @@ fn check(args: &PlainPoolArgs<'_>, rows: &Range<usize>, out: &[f32]) {
 }
 
 /// The image's columns under some outputs of a row, and where they begin in a line.
+#[inline(never)]
 fn columns(g: &ConvGeometry, first: usize, outputs: usize) -> (Range<usize>, usize) {
     let start = first * g.stride[1];
     let end = start + (outputs - 1) * g.stride[1] + (g.kernel[1] - 1) * g.dilation[1] + 1;
@@ -74,7 +75,7 @@ fn columns(g: &ConvGeometry, first: usize, outputs: usize) -> (Range<usize>, usi
 }
 
 /// By what the sum of a window is divided, along one axis: taps in the image, or in its border as well.
-fn divisor(kind: PoolKind, g: &ConvGeometry, at: usize, axis: usize) -> usize {
+pub(super) fn divisor(kind: PoolKind, g: &ConvGeometry, at: usize, axis: usize) -> usize {
     let (extent, before, which) = match axis {
         0 => (g.in_height, g.pad_top, rows_axis(g)),
         _ => (g.in_width, g.pad_left, columns_axis(g)),
@@ -87,7 +88,7 @@ fn divisor(kind: PoolKind, g: &ConvGeometry, at: usize, axis: usize) -> usize {
     }
 }
 
-/// The algorithm behind every [`PlainPoolFn`].
+/// The algorithm behind every [`PlainPoolFn`] but the scalar one.
 #[inline(always)]
 pub(crate) fn pool<S: Simd>(simd: S, args: &PlainPoolArgs<'_>, rows: Range<usize>, out: &mut [f32]) {
     let g = &args.geometry;
@@ -158,8 +159,8 @@ impl<'a> Rows<'a> {
 #[inline(always)]
 fn largest_of_rows<S: Simd>(simd: S, rows: &Rows<'_>, line: &mut [f32]) {
     match rows.count {
-        2 if !S::PLAIN && line.len() >= LANES => largest_of_few_rows::<S, 2>(simd, rows, line),
-        3 if !S::PLAIN && line.len() >= LANES => largest_of_few_rows::<S, 3>(simd, rows, line),
+        2 if line.len() >= LANES => largest_of_few_rows::<S, 2>(simd, rows, line),
+        3 if line.len() >= LANES => largest_of_few_rows::<S, 3>(simd, rows, line),
         _ => {
             for (block, line) in line.chunks_mut(LANES).enumerate() {
                 let (mut largest, mut tap) = ([f32::NEG_INFINITY; LANES], [0.0; LANES]);
@@ -271,6 +272,12 @@ struct Any {
     dilation: usize,
 }
 
+impl Any {
+    fn of(g: &ConvGeometry) -> Self {
+        Self { taps: g.kernel[1], stride: g.stride[1], dilation: g.dilation[1] }
+    }
+}
+
 impl<S: Simd> Columns<S> for Any {
     #[inline(always)]
     fn reduce<R: Reduce<S>>(self, simd: S, reduce: R, line: &[f32; LINE], at: usize) -> S::Vector {
@@ -303,23 +310,15 @@ fn store_outputs<S: Simd>(simd: S, out: &mut [f32], f: impl Fn(usize) -> S::Vect
     }
 }
 
-/// Calls `$f` with what fits the columns of a window.
-macro_rules! with_columns {
-    ($g:expr, $f:ident($($arg:expr),*)) => {
-        match ($g.kernel[1], $g.stride[1], $g.dilation[1]) {
-            (2, 1, 1) if !S::PLAIN => $f($($arg),*, Few::<2, 1>),
-            (3, 1, 1) if !S::PLAIN => $f($($arg),*, Few::<3, 1>),
-            (2, 2, 1) if !S::PLAIN => $f($($arg),*, Few::<2, 2>),
-            (3, 2, 1) if !S::PLAIN => $f($($arg),*, Few::<3, 2>),
-            (taps, stride, dilation) => $f($($arg),*, Any { taps, stride, dilation }),
-        }
-    };
-}
-
 /// The largest of the columns of each window.
 #[inline(always)]
 fn largest_of_columns<S: Simd>(simd: S, g: &ConvGeometry, line: &[f32; LINE], out: &mut [f32]) {
-    with_columns!(g, largest_of(simd, line, out));
+    match (g.kernel[1], g.stride[1], g.dilation[1]) {
+        (3, 1, 1) => largest_of(simd, line, out, Few::<3, 1>),
+        (2, 2, 1) => largest_of(simd, line, out, Few::<2, 2>),
+        (3, 2, 1) => largest_of(simd, line, out, Few::<3, 2>),
+        _ => largest_of(simd, line, out, Any::of(g)),
+    }
 }
 
 #[inline(always)]
@@ -338,20 +337,10 @@ fn means<S: Simd>(
     simd: S,
     g: &ConvGeometry,
     lines: &[[f32; LINE]],
-    divisors: (&[f32; OUTPUTS], f32),
-    out: &mut [f32],
-) {
-    with_columns!(g, means_of(simd, lines, divisors, out));
-}
-
-#[inline(always)]
-fn means_of<S: Simd>(
-    simd: S,
-    lines: &[[f32; LINE]],
     (divisors, divisor): (&[f32; OUTPUTS], f32),
     out: &mut [f32],
-    columns: impl Columns<S>,
 ) {
+    let columns = Any::of(g);
     let divisor = simd.splat(divisor);
     store_outputs(
         simd,

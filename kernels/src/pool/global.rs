@@ -1,11 +1,47 @@
 //! The largest element and the mean of whole planes.
 
 use super::means::{add_chains, add_rows};
-use super::{FEW_TAPS, PoolKind};
+use super::{FEW_TAPS, PoolArgs, PoolFn, PoolKind};
+use crate::conv::ConvGeometry;
 use crate::simd::{Simd, unroll};
 use crate::{Block, LANES};
 
-/// The algorithm behind `global_pool` of every instruction set.
+/// Asserts the contract; gives the pixels of a plane.
+fn check(width: usize, input: &[Block], out: &[Block]) -> usize {
+    let pixels = input.len() / out.len();
+    assert!(pixels > 0 && input.len() == pixels * out.len(), "planes of equal size, not empty");
+    assert!(width > 0 && pixels.is_multiple_of(width), "no whole rows");
+    pixels
+}
+
+/// The scalar `global_pool`: a window as large as the plane, by `pool` of the same table.
+pub(crate) fn global_pool_as_window(
+    pool: PoolFn,
+    kind: PoolKind,
+    width: usize,
+    input: &[Block],
+    out: &mut [Block],
+) {
+    if out.is_empty() {
+        return;
+    }
+    let pixels = check(width, input, out);
+    let size = [pixels / width, width];
+    let geometry = ConvGeometry {
+        in_height: size[0],
+        in_width: width,
+        out_height: 1,
+        out_width: 1,
+        kernel: size,
+        ..ConvGeometry::ONE_PIXEL
+    };
+    let kind = if kind == PoolKind::Max { kind } else { PoolKind::Average };
+    for (plane, out) in input.chunks_exact(pixels).zip(out) {
+        pool(&PoolArgs { geometry, kind, input: plane }, 0..1, &mut [core::slice::from_mut(out)]);
+    }
+}
+
+/// The algorithm behind `global_pool` of every other instruction set.
 #[inline(always)]
 pub(crate) fn global_pool<S: Simd>(
     simd: S,
@@ -17,9 +53,7 @@ pub(crate) fn global_pool<S: Simd>(
     if out.is_empty() {
         return;
     }
-    let pixels = input.len() / out.len();
-    assert!(pixels > 0 && input.len() == pixels * out.len(), "planes of equal size, not empty");
-    assert!(width > 0 && pixels.is_multiple_of(width), "no whole rows");
+    let pixels = check(width, input, out);
     for (plane, out) in input.chunks_exact(pixels).zip(out) {
         match kind {
             PoolKind::Max => {

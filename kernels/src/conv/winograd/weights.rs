@@ -15,6 +15,14 @@ pub(crate) struct Row {
     pub(crate) index: usize,
 }
 
+impl Row {
+    /// Whether weights of this domain and kernel are packed as a rule: a run starts from plain ones of small tiles. These
+    /// have code for all sizes.
+    pub(crate) const fn is_packed(domain: usize, kernel: usize) -> bool {
+        domain > 6 || kernel > 3
+    }
+}
+
 /// Transforms one row of one output block for a run of input blocks.
 ///
 /// `plain` is `[input block][tap row][tap column][live lane]`, `u` receives `[column][k]`, `stride` blocks from one
@@ -62,4 +70,18 @@ pub(crate) fn transform<S: Simd, const T: usize, const R: usize>(
         }
         first += taps * taps * live;
     }
+}
+
+/// The same for any tile.
+#[inline(always)]
+pub(crate) fn transform_any<S: Simd>(
+    simd: S,
+    row: &Row,
+    plain: &[Block],
+    lanes: &[u8],
+    u: &mut [Block],
+    stride: usize,
+) {
+    let of = (Domain::of(row.tile.domain()), row.tile.kernel);
+    transform::<_, 8, 5>(simd, of, row, plain, lanes, u, stride);
 }
