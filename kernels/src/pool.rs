@@ -100,7 +100,11 @@ fn check(args: &PoolArgs<'_>, pixels: &Range<usize>, planes: usize, out: &[&mut 
     }
     let whole_rows = |at: usize| at.is_multiple_of(g.out_width);
     assert!(whole_rows(pixels.start) && whole_rows(pixels.end), "pixels are no whole rows");
-    let no_empty_window = |out: usize, extent, axis| (0..out).all(|at| taps(at, extent, axis).1 > 0);
+    // taps side by side leave the image at its ends only
+    let no_empty_window = |out: usize, extent, axis: (usize, usize, usize, usize)| {
+        let step = if axis.2 == 1 { out.max(2) - 1 } else { 1 };
+        (0..out).step_by(step).all(|at| taps(at, extent, axis).1 > 0)
+    };
     assert!(no_empty_window(g.out_height, g.in_height, rows_axis(g)), "a window has no row of the image");
     assert!(no_empty_window(g.out_width, g.in_width, columns_axis(g)), "a window has no column of the image");
     pixels.start / g.out_width..pixels.end / g.out_width
