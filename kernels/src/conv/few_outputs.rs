@@ -44,12 +44,7 @@ pub(crate) fn run<S: Simd>(
         // a vector of each output, group by group
         let sums = &mut sums[..out.len().div_ceil(LANES) * outputs];
         sums.fill([0.0; LANES]);
-        match outputs {
-            1 => add_products::<S, 1>(simd, args, first, out.len(), sums),
-            2 => add_products::<S, 2>(simd, args, first, out.len(), sums),
-            3 => add_products::<S, 3>(simd, args, first, out.len(), sums),
-            _ => add_products::<S, 4>(simd, args, first, out.len(), sums),
-        }
+        add_products(simd, args, (first, out.len()), outputs, sums);
         for (i, sum) in sums.iter_mut().enumerate() {
             let bias = simd.splat(epilogue.bias[0][i % outputs]);
             simd.store(sum, simd.add(simd.load(sum), bias));
@@ -65,43 +60,34 @@ pub(crate) fn run<S: Simd>(
     }
 }
 
-/// Adds the products of all channels to the `N` outputs of `len` pixels from `first` on.
+/// Adds the products of all channels to the outputs of `len` pixels from `first` on.
 #[inline(always)]
-fn add_products<S: Simd, const N: usize>(
+fn add_products<S: Simd>(
     simd: S,
     args: &ConvArgs<'_>,
-    first: usize,
-    len: usize,
+    (first, len): (usize, usize),
+    outputs: usize,
     sums: &mut [Block],
 ) {
     let plane = args.geometry.in_pixels();
-    let mut lanes = [[0.0; LANES]; LANES];
+    let (mut last, mut lanes) = ([[0.0; LANES]; LANES], [[0.0; LANES]; LANES]);
     let mut weights = args.weights;
     for (block, live) in args.lanes.iter().enumerate() {
         let (now, later) = weights.split_at(usize::from(*live).min(LANES));
         let input = &args.input[block * plane + first..][..len];
-        for (pixels, sums) in input.chunks(LANES).zip(sums.chunks_exact_mut(N)) {
-            // a chain of one group ends with its block: the next group's hides its latency
-            match pixels.first_chunk() {
-                Some(pixels) => simd.transpose(pixels.each_ref(), &mut lanes),
-                None => {
-                    let mut last = [[0.0; LANES]; LANES];
-                    last[..pixels.len()].copy_from_slice(pixels);
-                    simd.transpose(last.each_ref(), &mut lanes);
+        for (pixels, sums) in input.chunks(LANES).zip(sums.chunks_exact_mut(outputs)) {
+            let pixels = pixels.first_chunk().unwrap_or_else(|| {
+                last[..pixels.len()].copy_from_slice(pixels);
+                &last
+            });
+            simd.transpose(pixels.each_ref(), &mut lanes);
+            // a chain ends with its block, and the next one hides its latency
+            for (n, sum) in sums.iter_mut().enumerate() {
+                let mut chain = simd.load(sum);
+                for (x, weights) in lanes.iter().zip(now) {
+                    chain = simd.mul_add(simd.load(x), simd.splat(weights[n]), chain);
                 }
-            }
-            let mut chains = [simd.splat(0.0); N];
-            for n in 0..N {
-                chains[n] = simd.load(&sums[n]);
-            }
-            for (x, weights) in lanes.iter().zip(now) {
-                let x = simd.load(x);
-                for n in 0..N {
-                    chains[n] = simd.mul_add(x, simd.splat(weights[n]), chains[n]);
-                }
-            }
-            for n in 0..N {
-                simd.store(&mut sums[n], chains[n]);
+                simd.store(sum, chain);
             }
         }
         weights = later;
