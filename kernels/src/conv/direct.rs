@@ -22,7 +22,7 @@ mod tile;
 use core::ops::Range;
 
 use self::dense::DenseFn;
-use self::places::OUTSIDE;
+use self::places::{OUTSIDE, Run};
 pub(crate) use self::places::Places;
 pub(crate) use self::tile::{Row, RowFn, pointwise_row, row};
 use crate::conv::tiling::{MAX_TAPS, Rows, WIDEST};
@@ -185,7 +185,10 @@ pub(super) fn run_group(
     out: &mut [&mut [Block]],
 ) {
     let len = chunk.taps * live(chunk.lanes);
-    let ahead_step = len.div_ceil(places.tiles());
+    // taps of a tile, of all its input
+    let taps = |run: &Run| run.taps * chunk.lanes.len();
+    let asks: usize = places.runs().map(|run| run.tiles * taps(run)).sum();
+    let ahead_step = len.div_ceil(asks.max(1));
     let tail = epilogue.tail();
     let mut row = Row {
         chunk: *chunk,
@@ -200,10 +203,10 @@ pub(super) fn run_group(
         pixel,
         at,
     };
-    let mut tiles = 0;
+    let mut asked = 0;
     for run in places.runs() {
-        row.ahead = ahead.get(tiles * ahead_step..).unwrap_or(&[]);
-        tiles += run.tiles;
+        row.ahead = ahead.get(asked * ahead_step..).unwrap_or(&[]);
+        asked += run.tiles * taps(run);
         (row.taps, row.skipped, row.tiles) = (run.taps, run.skipped, run.tiles);
         let (m, function) = rows[run.size];
         function(&row, places.of(run), out);

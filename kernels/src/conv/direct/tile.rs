@@ -17,8 +17,8 @@ pub(crate) struct Row<'a> {
     /// Taps in the image, and those in rows above it.
     pub(super) taps: usize,
     pub(super) skipped: usize,
-    /// The weights that are needed next, from the first of the tiles' blocks on: each tile asks for `ahead_step` of a block,
-    /// so that they do not come from memory when they are needed.
+    /// The weights that are needed next, from the first of the tiles' blocks on: a tile asks for `ahead_step` of each block
+    /// at every tap, so that they do not come from memory when they are needed.
     pub(super) ahead: &'a [Block],
     pub(super) ahead_step: usize,
     pub(super) tail: Tail<'a>,
@@ -52,7 +52,7 @@ impl<'a, const N: usize> Ahead<'a, N> {
         Self { weights, step: row.ahead_step }
     }
 
-    /// Asks for one tile's share.
+    /// Asks for the share of one tap: a few at a time, since loads would wait behind many.
     #[inline(always)]
     fn ask<S: Simd>(&mut self, simd: S) {
         unroll!(j < N <= 4, {
@@ -126,7 +126,6 @@ pub(crate) fn row<S: Simd, const M: usize, const N: usize, const G: usize>(
     unroll!(j < N <= 4, { weights[j] = &chunk.weights[j * chunk.weights_stride..][..row.len] });
     let mut ahead = Ahead::<N>::of(row);
     for tile in 0..row.tiles {
-        ahead.ask(simd);
         let places = &places[tile * row.taps * (M + 1)..][..row.taps * (M + 1)];
         let at = row.at + tile * M;
         let mut sums = row.start::<S, M, N>(simd, at, out);
@@ -141,6 +140,7 @@ pub(crate) fn row<S: Simd, const M: usize, const N: usize, const G: usize>(
                 weights[j] = &weights[j][chunk.taps * lanes..];
             });
             for places in places.chunks_exact(M + 1) {
+                ahead.ask(simd);
                 let mut tap = taps;
                 unroll!(j < N <= 4, { (tap[j], taps[j]) = taps[j].split_at(lanes) });
                 macro_rules! meet {
@@ -192,11 +192,11 @@ pub(crate) fn pointwise_row<S: Simd, const M: usize, const N: usize>(
     let mut ahead = Ahead::<N>::of(row);
     let mut inputs = &chunk.input[places[1] as usize..];
     for tile in 0..row.tiles {
-        ahead.ask(simd);
         let mut sums = row.start::<S, M, N>(simd, row.at + tile * M, out);
         let (mut input, mut weights) = (inputs, all_weights);
         inputs = inputs.get(M..).unwrap_or(&[]);
         for lanes in chunk.lanes {
+            ahead.ask(simd);
             let lanes = usize::from(*lanes).min(LANES);
             let x = &input[..M];
             let mut w = weights;

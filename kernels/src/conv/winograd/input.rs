@@ -38,6 +38,9 @@ impl Batch<'_> {
 /// blocks from one xi to the next.
 pub(crate) type InputFn = fn(batch: &Batch<'_>, input: &[Block], v: &mut [Block], stride: usize);
 
+/// Pixels
+const AHEAD: usize = 32;
+
 /// `T` is the size of the domain, or the largest one.
 #[inline(always)]
 pub(crate) fn transform<S: Simd, const T: usize>(
@@ -52,6 +55,8 @@ pub(crate) fn transform<S: Simd, const T: usize>(
     assert!(size <= T, "room for the domain");
     let geometry = batch.geometry;
     let (height, width) = (geometry.in_height, geometry.in_width);
+    // set once: by each tile, it would be a `memset` as long as the transform
+    let mut half = [[simd.splat(0.0); T]; T];
     for (block, plane) in input.chunks_exact(height * width).enumerate() {
         let first = block * batch.together;
         let (mut row, mut column) = batch.start();
@@ -60,13 +65,19 @@ pub(crate) fn transform<S: Simd, const T: usize>(
             let top = (row * batch.size).wrapping_sub(geometry.pad_top);
             let left = (column * batch.size).wrapping_sub(geometry.pad_left);
             // loops: straight code for all T * T values, which no register file holds, would only be larger
-            let mut half = [[simd.splat(0.0); T]; T];
             for (r, half) in half[..size].iter_mut().enumerate() {
                 let y = top.wrapping_add(r);
-                if y < height {
-                    let pixels = pixels(simd, size, &plane[y * width..][..width], left);
-                    *half = transform::input(simd, domain, &pixels);
-                }
+                *half = if y < height {
+                    let row = &plane[y * width..][..width];
+                    for pixel in left.wrapping_add(AHEAD)..left.wrapping_add(AHEAD + batch.size) {
+                        if let Some(pixel) = row.get(pixel) {
+                            simd.prefetch(pixel);
+                        }
+                    }
+                    transform::input(simd, domain, &pixels(simd, size, row, left))
+                } else {
+                    [simd.splat(0.0); T]
+                };
             }
             for c in 0..size {
                 let mut values = [half[0][c]; T];

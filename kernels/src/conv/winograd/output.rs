@@ -39,8 +39,8 @@ pub(crate) fn transform<S: Simd, const T: usize, const M: usize>(
     let (height, width) = (batch.geometry.out_height, batch.geometry.out_width);
     let bias = simd.load(tail.bias(block));
     let (mut row, mut column) = batch.start();
+    let mut half = [[simd.splat(0.0); T]; M];
     for tile in 0..batch.count {
-        let mut half = [[simd.splat(0.0); T]; M];
         for c in 0..size {
             let mut values = [simd.splat(0.0); T];
             unroll!(r < size of T, { values[r] = simd.load(&m[(r * size + c) * stride + tile]) });
