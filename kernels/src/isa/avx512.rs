@@ -143,6 +143,7 @@ entry_points! {
     activate_in_place_avx512(activation: Activation, data: &mut [Block]) =
         |simd, activation, data| elementwise::activate_in_place(simd, [simd], activation, data);
     direct_avx512[M, N](row: &Row<'_>, places: &[u32], out: &mut [&mut [Block]]) = direct::row::<_, M, N, LANES>;
+    pointwise_avx512[M, N](row: &Row<'_>, places: &[u32], out: &mut [&mut [Block]]) = direct::pointwise_row::<_, M, N>;
     dense_avx512[N](args: &ConvArgs<'_>, len: usize, block: usize, out: &mut [&mut [Block]]) = dense::blocks::<_, N>;
     plain_image_avx512[M, N](row: &PlainRow<'_>, out: &mut [&mut [Block]]) = plain_image::row::<_, M, N>;
     depthwise_strip_avx512[K, STRIDE, P](strip: &Strip<'_>, out: &mut [Block]) =
@@ -156,8 +157,7 @@ entry_points! {
 fn direct_tiles() -> Tiles<'static> {
     Tiles {
         rows: &[tiles!(direct_avx512, 1: 1 2 4 7 14), tiles!(direct_avx512, 2: 1 2 4 7 14)],
-        // with one address for a tile as they are
-        pointwise: &[tiles!(direct_avx512, 1: 1 2 4 7 14), tiles!(direct_avx512, 2: 1 2 4 7 14)],
+        pointwise: &[tiles!(pointwise_avx512, 1: 1 2 4 7 14), tiles!(pointwise_avx512, 2: 1 2 4 7 14)],
         dense: Some((4, dense_avx512::<4>)),
         finish: epilogue_avx512,
     }
