@@ -72,6 +72,13 @@ impl ConvGeometry {
     pub fn taps(&self) -> usize {
         self.kernel[0] * self.kernel[1]
     }
+
+    /// The tap rows that are inside the image for row `y` of the output.
+    pub(crate) fn tap_rows(&self, y: usize) -> Range<usize> {
+        let (top, step) = (y * self.stride[0], self.dilation[0]);
+        let end = (self.in_height + self.pad_top).saturating_sub(top).div_ceil(step).min(self.kernel[0]);
+        self.pad_top.saturating_sub(top).div_ceil(step).min(end)..end
+    }
 }
 
 /// Computes the output pixels of the range, for all output blocks in `out`.

@@ -22,8 +22,8 @@ mod tile;
 use core::ops::Range;
 
 use self::dense::DenseFn;
-use self::places::{OUTSIDE, Run};
 pub(crate) use self::places::Places;
+use self::places::{OUTSIDE, Run};
 pub(crate) use self::tile::{Row, RowFn, pointwise_row, row};
 use crate::conv::tiling::{MAX_TAPS, Rows, WIDEST};
 use crate::conv::{ConvArgs, ConvGeometry, live};

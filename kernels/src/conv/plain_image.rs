@@ -9,12 +9,20 @@
 //! four channels cost what they are and the image needs no layout change. Order of a sum: channel, tap row, tap
 //! column, for any element order. Tap rows outside the image are left out of the sum; a tap column outside counts
 //! as a product with zero.
+//!
+//! The lines of the image under a row of the output are copied first, with zeros left and right of them:
+//!
+//! ```text
+//! scratch   [channel][tap row][phase][column / phases]     phases: 1 up to stride 2, else the stride
+//! ```
+//!
+//! So no tile is at an edge, and the pixels of a tile are one or two elements apart.
 
 use core::ops::Range;
 
 use crate::Block;
 use crate::conv::ConvGeometry;
-use crate::conv::tiling::{MAX_TAPS, Rows, WIDEST, choose};
+use crate::conv::tiling::{MAX_TAPS, Rows, choose};
 use crate::epilogue::{Epilogue, Finish, Tail};
 use crate::simd::{Simd, unroll};
 
@@ -48,7 +56,7 @@ pub fn supports(geometry: &ConvGeometry) -> bool {
 /// What a [`PlainRowFn`] computes: tiles side by side in one output row.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PlainRow<'a> {
-    /// The image, or what was gathered from it.
+    /// The copied lines, from what the first tile reads on.
     input: &'a [f32],
     channels: usize,
     /// Distances of channels and of a tile's pixels there, and the first element of each tap.
@@ -79,10 +87,41 @@ pub(crate) struct PlainTiles<'a> {
     pub(crate) finish: Finish,
 }
 
-/// How many elements of scratch the kernel wants: the elements under a tile, one piece per tap, for tiles at the
-/// left and right edge and for distances of pixels that have no inner loop of their own.
+/// How the lines of an image lie in the scratch.
+#[derive(Clone, Copy, Debug)]
+struct Lines {
+    /// Columns that are a multiple of so many apart lie one after another: 1 where tiles step over what is between.
+    phases: usize,
+    /// Elements of a phase; each line has all phases.
+    len: usize,
+}
+
+impl Lines {
+    fn of(geometry: &ConvGeometry) -> Self {
+        let &ConvGeometry { kernel, stride, dilation, out_width, .. } = geometry;
+        let phases = if stride[1] > LARGEST_STEP { stride[1] } else { 1 };
+        // from the first tap of the first pixel to the last tap of the last one
+        let columns = (out_width.max(1) - 1) * stride[1] + (kernel[1] - 1) * dilation[1] + 1;
+        Self { phases, len: columns.div_ceil(phases) }
+    }
+
+    /// Elements of a line.
+    fn line(self) -> usize {
+        self.phases * self.len
+    }
+
+    /// Where the first pixel's tap in this column of the window is.
+    fn place(self, column: usize) -> usize {
+        column % self.phases * self.len + column / self.phases
+    }
+}
+
+/// The largest distance of pixels that has an inner loop of its own.
+const LARGEST_STEP: usize = 2;
+
+/// How many elements of scratch the kernel wants: the lines under one row of the output, with what is left and right of them.
 pub fn scratch_len(geometry: &ConvGeometry, channels: usize) -> usize {
-    channels * geometry.taps() * WIDEST
+    channels * geometry.kernel[0] * Lines::of(geometry).line()
 }
 
 /// Computes `pixels` of all output blocks in `out`.
@@ -96,64 +135,51 @@ pub(crate) fn run(
     let blocks = args.check(&pixels, scratch, out);
     let geometry = &args.geometry;
     let (width, plane) = (geometry.out_width, geometry.out_pixels());
-    let weights_stride = [geometry.taps(), args.channels * geometry.taps()];
-    let step = geometry.stride[1] * args.strides[2];
-    let mut taps = Taps::new();
+    let lines = Lines::of(geometry);
+    let step = geometry.stride[1] / lines.phases;
     let mut starts = [0; MAX_TAPS];
     let most = tiles.rows.len();
     cut_rows(width, pixels.clone(), |y, columns| {
+        let tap_rows = args.copy(lines, y, scratch);
+        let mut count = 0;
+        for tap_y in tap_rows.clone() {
+            for tap_x in 0..geometry.kernel[1] {
+                starts[count] = tap_y * lines.line() + lines.place(tap_x * geometry.dilation[1]);
+                count += 1;
+            }
+        }
+        let mut x = columns.start;
+        while x < columns.end {
+            let (size, tiles_of_size) = choose(tiles.rows[most - 1], columns.end - x);
+            let m = tiles.rows[most - 1][size].0;
+            let pixel = y * width + x;
+            for block in (0..blocks).step_by(most) {
+                let group = block..blocks.min(block + most);
+                let skipped = tap_rows.start * geometry.kernel[1];
+                let row = PlainRow {
+                    input: &scratch[x * step..],
+                    channels: args.channels,
+                    channel_stride: geometry.kernel[0] * lines.line(),
+                    step,
+                    starts: &starts[..count],
+                    weights: &args.weights[block * args.channels * geometry.taps() + skipped..],
+                    weights_stride: [geometry.taps(), args.channels * geometry.taps()],
+                    tail: args.epilogue.starting_at(block, plane).tail(),
+                    plane,
+                    tiles: tiles_of_size,
+                    pixel,
+                    at: pixel - pixels.start,
+                };
+                let (_, function) = tiles.rows[group.len() - 1][size];
+                function(&row, &mut out[group]);
+            }
+            x += m * tiles_of_size;
+        }
         let first = y * width + columns.start;
         let part = (first - pixels.start, columns.len());
-        cut_row(tiles.rows[most - 1], geometry, y, columns, |run, _| {
-            let gather = step > LARGEST_STEP || !geometry.is_inside(&run);
-            // one tile at a time where it is gathered, for all output blocks
-            let times = if gather { run.tiles } else { 1 };
-            for part in 0..times {
-                let run = Run { x: run.x + part * run.m, tiles: run.tiles / times, ..run };
-                taps.find(geometry, &run, [args.strides[1], args.strides[2]]);
-                let starts = &mut starts[..taps.inside().len()];
-                let (input, channel_stride, step) = if gather {
-                    args.gather(&taps, &run, scratch);
-                    for (tap, start) in starts.iter_mut().enumerate() {
-                        *start = tap * run.m;
-                    }
-                    (&*scratch, starts.len() * run.m, 1)
-                } else {
-                    for (start, tap) in starts.iter_mut().zip(taps.inside()) {
-                        *start = tap.start;
-                    }
-                    (args.input, args.strides[0], step)
-                };
-                let pixel = y * width + run.x;
-                for block in (0..blocks).step_by(most) {
-                    let group = block..blocks.min(block + most);
-                    let row = PlainRow {
-                        input,
-                        channels: args.channels,
-                        channel_stride,
-                        step,
-                        starts,
-                        weights: &args.weights[block * weights_stride[1] + taps.skipped..],
-                        weights_stride,
-                        tail: args.epilogue.starting_at(block, plane).tail(),
-                        plane,
-                        tiles: run.tiles,
-                        pixel,
-                        at: pixel - pixels.start,
-                    };
-                    let function = tiles.rows[group.len() - 1].iter().find(|row| row.0 == run.m);
-                    if let Some((_, function)) = function {
-                        function(&row, &mut out[group]);
-                    }
-                }
-            }
-        });
         args.epilogue.finish(tiles.finish, 0..blocks, (plane, first), part, out);
     });
 }
-
-/// The largest distance of pixels that has an inner loop of its own.
-const LARGEST_STEP: usize = 2;
 
 /// Tiles of `M` pixels times `N` output blocks.
 #[inline(always)]
@@ -212,20 +238,39 @@ fn accumulate<S: Simd, const M: usize, const N: usize, const STEP: usize>(
 }
 
 impl PlainConvArgs<'_> {
-    /// Lays out the elements under the first tile of a run: `[channel][tap][pixel]`, zeros outside the image.
-    fn gather(&self, taps: &Taps, run: &Run, scratch: &mut [f32]) {
-        let mut tiles = scratch.chunks_exact_mut(run.m);
+    /// Copies the lines of the image under row `y` of the output; gives the tap rows that are inside.
+    fn copy(&self, lines: Lines, y: usize, scratch: &mut [f32]) -> Range<usize> {
+        let tap_rows = self.geometry.tap_rows(y);
+        let &ConvGeometry { in_width, kernel, stride, dilation, pad_top, pad_left, .. } = &self.geometry;
         for channel in 0..self.channels {
-            for (tap, tile) in taps.inside().iter().zip(&mut tiles) {
-                let line = channel * self.strides[0] + tap.line;
-                let mut column = tap.column;
-                for pixel in tile {
-                    let inside = column < self.geometry.in_width;
-                    *pixel = if inside { self.input[line + column * self.strides[2]] } else { 0.0 };
-                    column = column.wrapping_add(self.geometry.stride[1]);
+            for tap_y in tap_rows.clone() {
+                let line = y * stride[0] + tap_y * dilation[0] - pad_top;
+                let from = &self.input[channel * self.strides[0] + line * self.strides[1]..];
+                let to = &mut scratch[(channel * kernel[0] + tap_y) * lines.line()..][..lines.line()];
+                for (phase, to) in to.chunks_exact_mut(lines.len).enumerate() {
+                    // elements of this phase before a column that is counted from the left border on
+                    let before =
+                        |column: usize| column.saturating_sub(phase).div_ceil(lines.phases).min(lines.len);
+                    let inside = before(pad_left)..before(in_width + pad_left).max(before(pad_left));
+                    to[..inside.start].fill(0.0);
+                    to[inside.end..].fill(0.0);
+                    if inside.is_empty() {
+                        continue;
+                    }
+                    let first = inside.start * lines.phases + phase - pad_left;
+                    let (from, to) = (&from[first * self.strides[2]..], &mut to[inside]);
+                    match lines.phases * self.strides[2] {
+                        1 => to.copy_from_slice(&from[..to.len()]),
+                        step => {
+                            for (to, from) in to.iter_mut().zip(from.iter().step_by(step)) {
+                                *to = *from;
+                            }
+                        }
+                    }
                 }
             }
         }
+        tap_rows
     }
 
     /// What the algorithm relies on; gives the number of output blocks.
@@ -250,38 +295,6 @@ impl PlainConvArgs<'_> {
     }
 }
 
-/// Equal tiles side by side in one row of the output.
-#[derive(Clone, Copy, Debug)]
-struct Run {
-    /// Row and first column of the output.
-    y: usize,
-    x: usize,
-    /// Pixels of a tile, and number of tiles. There are several only where no tap is left or right of the image.
-    m: usize,
-    tiles: usize,
-}
-
-/// Cuts columns of row `y` of the output into runs.
-fn cut_row<F: Copy>(
-    rows: Rows<'_, F>,
-    geometry: &ConvGeometry,
-    y: usize,
-    columns: Range<usize>,
-    mut visit: impl FnMut(Run, F),
-) {
-    let mut x = columns.start;
-    while x < columns.end {
-        let (size, count) = choose(rows, columns.end - x);
-        let (m, function) = rows[size];
-        let end = x + m * count;
-        while x < end {
-            let tiles = geometry.tiles_inside(x, m).clamp(1, (end - x) / m);
-            visit(Run { y, x, m, tiles }, function);
-            x += tiles * m;
-        }
-    }
-}
-
 /// Cuts a range of pixels at the ends of rows: gives the row and the columns of each part.
 fn cut_rows(width: usize, pixels: Range<usize>, mut visit: impl FnMut(usize, Range<usize>)) {
     let mut first = pixels.start;
@@ -290,79 +303,5 @@ fn cut_rows(width: usize, pixels: Range<usize>, mut visit: impl FnMut(usize, Ran
         let len = (pixels.end - first).min(width - x);
         visit(y, x..x + len);
         first += len;
-    }
-}
-
-impl ConvGeometry {
-    /// Whether all taps of a run are between the left and the right edge.
-    fn is_inside(&self, run: &Run) -> bool {
-        self.tiles_inside(run.x, run.m) >= run.tiles
-    }
-
-    /// How many tiles of `m` pixels from `x` on have all their taps between the left and the right edge.
-    fn tiles_inside(&self, x: usize, m: usize) -> usize {
-        let stride = self.stride[1];
-        let right = x * stride + (m - 1) * stride + (self.kernel[1] - 1) * self.dilation[1];
-        if x * stride < self.pad_left || right >= self.in_width + self.pad_left {
-            return 0;
-        }
-        (self.in_width + self.pad_left - 1 - right) / (m * stride) + 1
-    }
-}
-
-/// Where a tile finds its input, the same for every input channel or block: found once for a run, so that from
-/// one tap to the next there is only an addition or two on the way to the next load. (Where they were computed on
-/// the way, some twenty cycles passed at each tap in which the multipliers ran dry.)
-#[derive(Debug)]
-struct Taps {
-    taps: [Tap; MAX_TAPS],
-    count: usize,
-    /// Taps of rows above the image, which come before.
-    skipped: usize,
-}
-
-/// One tap of a run of tiles.
-#[derive(Clone, Copy, Debug, Default)]
-struct Tap {
-    /// The first tile's first pixel, counted from the start of a plane; meaningless where it is left of its line.
-    start: usize,
-    /// The line that it is in, counted likewise.
-    line: usize,
-    /// Its column; wraps to a huge one where that is left of the image.
-    column: usize,
-}
-
-impl Taps {
-    fn new() -> Self {
-        Self { taps: [Tap::default(); MAX_TAPS], count: 0, skipped: 0 }
-    }
-
-    /// The taps in the image, row by row.
-    #[inline(always)]
-    fn inside(&self) -> &[Tap] {
-        &self.taps[..self.count]
-    }
-
-    /// Finds the taps of a run in planes whose lines and pixels are `strides` apart.
-    fn find(&mut self, geometry: &ConvGeometry, run: &Run, strides: [usize; 2]) {
-        let &ConvGeometry { in_height, kernel, stride, dilation, pad_top, pad_left, .. } = geometry;
-        (self.count, self.skipped) = (0, 0);
-        for tap_y in 0..kernel[0] {
-            // wraps to below the image where it is above
-            let y = (run.y * stride[0] + tap_y * dilation[0]).wrapping_sub(pad_top);
-            if y >= in_height {
-                if self.count == 0 {
-                    self.skipped += kernel[1];
-                }
-                continue;
-            }
-            let line = y * strides[0];
-            for tap_x in 0..kernel[1] {
-                let column = (run.x * stride[1] + tap_x * dilation[1]).wrapping_sub(pad_left);
-                let start = line.wrapping_add(column.wrapping_mul(strides[1]));
-                self.taps[self.count] = Tap { start, line, column };
-                self.count += 1;
-            }
-        }
     }
 }

@@ -69,8 +69,8 @@ impl Places {
         let (mut pixel, mut used) = (pixels.start, 0);
         while pixel < pixels.end && self.count < RUNS {
             let y = pixel / width;
-            let tap_rows = tap_rows(geometry, y);
-            let like = |y: &usize| self::tap_rows(geometry, *y) == tap_rows;
+            let tap_rows = geometry.tap_rows(y);
+            let like = |y: &usize| geometry.tap_rows(*y) == tap_rows;
             let band = (y..geometry.out_height).take_while(like).count();
             let band_end = pixels.end.min((y + band) * width);
             let (size, count) = choose(rows, band_end - pixel);
@@ -93,14 +93,6 @@ impl Places {
         }
         pixel
     }
-}
-
-/// The tap rows that are inside the image for row `y` of the output.
-fn tap_rows(geometry: &ConvGeometry, y: usize) -> Range<usize> {
-    let (top, step) = (y * geometry.stride[0], geometry.dilation[0]);
-    let end =
-        (geometry.in_height + geometry.pad_top).saturating_sub(top).div_ceil(step).min(geometry.kernel[0]);
-    geometry.pad_top.saturating_sub(top).div_ceil(step).min(end)..end
 }
 
 /// Finds the places of the taps of one tile: `m` pixels from `first` on.
