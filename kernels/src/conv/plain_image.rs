@@ -101,13 +101,16 @@ impl Lines {
         let &ConvGeometry { kernel, stride, dilation, out_width, .. } = geometry;
         let phases = if stride[1] > LARGEST_STEP { stride[1] } else { 1 };
         // from the first tap of the first pixel to the last tap of the last one
-        let columns = (out_width.max(1) - 1) * stride[1] + (kernel[1] - 1) * dilation[1] + 1;
+        let columns = (out_width.max(1) - 1)
+            .saturating_mul(stride[1])
+            .saturating_add((kernel[1].max(1) - 1).saturating_mul(dilation[1]))
+            .saturating_add(1);
         Self { phases, len: columns.div_ceil(phases) }
     }
 
     /// Elements of a line.
     fn line(self) -> usize {
-        self.phases * self.len
+        self.phases.saturating_mul(self.len)
     }
 
     /// Where the first pixel's tap in this column of the window is.
@@ -120,8 +123,9 @@ impl Lines {
 const LARGEST_STEP: usize = 2;
 
 /// How many elements of scratch the kernel wants: the lines under one row of the output, with what is left and right of them.
+/// The largest number there is for sizes that no memory holds.
 pub fn scratch_len(geometry: &ConvGeometry, channels: usize) -> usize {
-    channels * geometry.kernel[0] * Lines::of(geometry).line()
+    channels.saturating_mul(geometry.kernel[0]).saturating_mul(Lines::of(geometry).line())
 }
 
 /// Computes `pixels` of all output blocks in `out`.
