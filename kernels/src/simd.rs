@@ -97,7 +97,7 @@ pub unsafe trait Simd: Copy {
         }
         self.load(&to)
     }
-    /// Asks for the block's cache line to be brought into L2.
+    /// Asks for the block's cache line to be brought near.
     fn prefetch(self, at: &Block);
 }
 

@@ -20,9 +20,9 @@
 
 use core::ops::Range;
 
-use crate::Block;
 use crate::conv::ConvArgs;
 use crate::epilogue::Finish;
+use crate::{Block, LANES};
 
 pub(crate) mod input;
 mod maps;
@@ -139,8 +139,8 @@ impl WeightForm {
 /// Output blocks whose sums are kept between the products and the output transform.
 const GROUP: usize = 4;
 
-/// Blocks of scratch for one row of transformed weights: 25 KB, so that they stay in the first-level cache.
-const ROW: usize = 400;
+/// Blocks of scratch for one row of transformed weights: 50 KB.
+const ROW: usize = 800;
 
 /// One algorithm on one instruction set.
 #[derive(Clone, Copy, Debug)]
@@ -365,40 +365,39 @@ impl Winograd {
         }
     }
 
-    /// From plain weights: as many input blocks at a time as one row
-    /// of their transformed weights stays in the first-level cache; the sums continue from memory.
+    /// From plain weights: as many input blocks at a time as one row of their transformed weights, of a group of output
+    /// blocks, stays in a near cache; the sums continue from memory.
     fn plain(&self, args: &ConvArgs<'_>, block: usize, group: usize, room: &mut Room<'_>) {
         let count = room.count;
         let (domain, taps) = (self.tile.domain(), self.tile.kernel * self.tile.kernel);
-        let chunk = (ROW / domain - 1) / 16;
-        for j in 0..group {
-            let plain_size = taps * channels(args.lanes);
-            let mut plain = &args.weights[(block + j) * plain_size..][..plain_size];
-            for (index, lanes) in args.lanes.chunks(chunk).enumerate() {
-                let k = channels(lanes);
-                let (now, later) = plain.split_at(taps * k);
-                // odd or not, another block keeps the columns apart in the cache
-                let u_stride = k + 1;
-                for r in 0..domain {
-                    let row = Row { tile: self.tile, index: r };
-                    (self.weights)(&row, now, lanes, room.row, u_stride);
-                    for c in 0..domain {
-                        let xi = r * domain + c;
-                        let product = Product {
-                            v: &room.v[xi * room.v_stride + index * chunk * count..],
-                            count,
-                            lanes,
-                            u: &room.row[c * u_stride..],
-                            u_stride: 0,
-                            ahead: &[],
-                            blocks: 1,
-                            resume: index > 0,
-                        };
-                        (self.multiply)(&product, &mut room.m[xi * room.m_stride + j * count..][..count]);
-                    }
+        let plain_size = taps * channels(args.lanes);
+        let chunk = (ROW / (domain * group * LANES)).max(1);
+        let mut first = 0;
+        for (index, lanes) in args.lanes.chunks(chunk).enumerate() {
+            let k = channels(lanes);
+            let u_stride = (group * k) | 1;
+            for r in 0..domain {
+                let row = Row { tile: self.tile, index: r };
+                for j in 0..group {
+                    let plain = &args.weights[(block + j) * plain_size + taps * first..];
+                    (self.weights)(&row, plain, lanes, &mut room.row[j * k..], u_stride);
                 }
-                plain = later;
+                for c in 0..domain {
+                    let xi = r * domain + c;
+                    let product = Product {
+                        v: &room.v[xi * room.v_stride + index * chunk * count..],
+                        count,
+                        lanes,
+                        u: &room.row[c * u_stride..],
+                        u_stride: k,
+                        ahead: &[],
+                        blocks: group,
+                        resume: index > 0,
+                    };
+                    (self.multiply)(&product, &mut room.m[xi * room.m_stride..][..group * count]);
+                }
             }
+            first += k;
         }
     }
 

@@ -128,7 +128,9 @@ unsafe impl Simd for Avx512 {
             let odd = _mm512_or_epi32(even, _mm512_set1_epi32(1));
             [_mm512_permutex2var_ps(a, even, b), _mm512_permutex2var_ps(a, odd, b)]
         };
-        prefetch(at: &Block) = _mm_prefetch::<_MM_HINT_T1>(at.as_ptr().cast());
+        // to the first level: that is large enough for what tiles ask for, and those of weights that stream are 3 to 6 %
+        // faster than with the second level named (Zen 5)
+        prefetch(at: &Block) = _mm_prefetch::<_MM_HINT_T0>(at.as_ptr().cast());
     }
 }
 
@@ -215,7 +217,7 @@ fn winograd_multiply_avx512(product: &Product<'_>, m: &mut [Block]) {
     let choices = [
         registers!(winograd_column_avx512, 4: 1 2 3 4 6),
         // two or three blocks that are left: 4 x 2 has the 8 sums that hide the latency, and 8 x 2 would do no better
-        registers!(winograd_column_avx512, 2: 1 4 14),
+        registers!(winograd_column_avx512, 2: 1 4 7 8 14),
         registers!(winograd_column_avx512, 1: 1 2 4 8 9 14),
     ];
     winograd::multiply::split(&choices, product, m);

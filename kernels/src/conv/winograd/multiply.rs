@@ -1,5 +1,8 @@
 //! The products: for each xi, sums over the input channels for some tiles times some output blocks.
 
+use core::ops::RangeInclusive;
+
+use crate::conv::live;
 use crate::conv::tiling::{Rows, choose};
 use crate::simd::{Simd, unroll};
 use crate::{Block, LANES};
@@ -53,9 +56,44 @@ macro_rules! registers {
 }
 pub(crate) use registers;
 
-/// Splits a product over the register tiles of one instruction set, those of most blocks first, one block last.
+/// Weights of a chunk of the reduction: they stay in the first-level cache while the tiles of a batch pass over them.
+const CHUNK_BYTES: usize = 16 << 10;
+
+/// Fewer weights stay there by themselves.
+const PANEL_BYTES: usize = 40 << 10;
+
+/// With so many tiles, loading and storing sums between chunks costs more than weights from the second-level cache; with so few
+/// there is one tile of registers, which reads weights once.
+const CHUNKED_TILES: RangeInclusive<usize> = 7..=24;
+
+/// Splits a product over the register tiles of one instruction set, those of most blocks first, one block last, and its
+/// reduction into chunks where that pays; between chunks the sums lie in `m`.
 #[inline(always)]
 pub(crate) fn split(choices: &[Registers<'_>], product: &Product<'_>, m: &mut [Block]) {
+    let Product { v, count, lanes, u, .. } = *product;
+    let in_blocks = lanes.len();
+    let panel = choices[0].blocks.min(product.blocks) * in_blocks * size_of::<[Block; LANES]>();
+    let chunked = panel > PANEL_BYTES && CHUNKED_TILES.contains(&count);
+    let chunks = if chunked { panel.div_ceil(CHUNK_BYTES) } else { 1 };
+    let mut begin = 0;
+    for index in 0..chunks {
+        let part = in_blocks * index / chunks..in_blocks * (index + 1) / chunks;
+        let end = begin + live(&lanes[part.clone()]);
+        let chunk = Product {
+            v: &v[part.start * count..],
+            lanes: &lanes[part],
+            u: &u[begin..],
+            ahead: if index + 1 < chunks { &u[end..] } else { product.ahead },
+            resume: product.resume || index > 0,
+            ..*product
+        };
+        split_chunk(choices, &chunk, m);
+        begin = end;
+    }
+}
+
+/// One chunk.
+fn split_chunk(choices: &[Registers<'_>], product: &Product<'_>, m: &mut [Block]) {
     let count = product.count;
     let mut done = 0;
     for choice in choices {

@@ -3,6 +3,7 @@
 //! Packing writes all rows of a layer with it; a run that starts from plain weights writes the row it needs next
 //! to a scratch in the first-level cache. So the bits are the same.
 
+use crate::conv::live;
 use crate::conv::winograd::WinogradTile;
 use crate::conv::winograd::transform::{self, Domain, WeightRow};
 use crate::simd::{Simd, unroll};
@@ -42,13 +43,23 @@ pub(crate) fn transform<S: Simd, const T: usize, const R: usize>(
 ) {
     let size = domain.size;
     assert!(size <= T && taps <= R, "room for the tile");
-    let row = WeightRow::new(simd, domain, taps, row.index);
+    let index = row.index;
+    let row = WeightRow::new(simd, domain, taps, index);
+    // as many weights of what follows as this row's share of them
+    let mut ahead =
+        plain[taps * taps * live(lanes)..].get(index * taps * taps * live(lanes) / size..).unwrap_or(&[]);
+    let share = (taps * taps).div_ceil(size);
     let mut first = 0;
     let mut k = 0;
     for live in lanes {
         let live = usize::from(*live).min(LANES);
         let block = &plain[first..][..taps * taps * live];
         for lane in 0..live {
+            let asked;
+            (asked, ahead) = ahead.split_at(share.min(ahead.len()));
+            for weights in asked {
+                simd.prefetch(weights);
+            }
             let mut values = [simd.splat(0.0); R];
             // the branch on the row is inside: it is foreseen, and a loop for each kind of row would be two of them
             match &row {
