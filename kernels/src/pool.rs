@@ -65,9 +65,7 @@ pub struct PoolArgs<'a> {
 }
 
 /// The taps of one axis that lie in the image, for output `at`: their first index in the image and their number.
-///
-/// No inlining: its divisions would be most of every pool's code.
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn taps(at: usize, extent: usize, axis: (usize, usize, usize, usize)) -> (usize, usize) {
     let (kernel, stride, dilation, pad) = axis;
     let first = (at * stride) as isize - pad as isize;
@@ -119,22 +117,6 @@ fn inner_columns(g: &ConvGeometry) -> Range<usize> {
         None => 0,
     };
     g.pad_left.div_ceil(g.stride[1]).min(end)..end
-}
-
-/// Where a window begins in a plane, and the taps that lie in the image, down and across.
-struct Window {
-    start: usize,
-    rows: usize,
-    columns: usize,
-}
-
-impl Window {
-    /// That of output row `y` and column `x`.
-    fn of(g: &ConvGeometry, (y, x): (usize, usize)) -> Self {
-        let (row, rows) = taps(y, g.in_height, rows_axis(g));
-        let (column, columns) = taps(x, g.in_width, columns_axis(g));
-        Self { start: row * g.in_width + column, rows, columns }
-    }
 }
 
 /// The windows that have code of their own.

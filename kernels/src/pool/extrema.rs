@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use super::{Window, columns_axis, inner_columns, is_common, rows_axis, taps};
+use super::{columns_axis, inner_columns, is_common, rows_axis, taps};
 use crate::Block;
 use crate::conv::ConvGeometry;
 use crate::simd::Simd;
@@ -79,12 +79,13 @@ fn reduce_window<S: Simd, R: Reduce<S, N>, const N: usize>(
     reduce: R,
     g: &ConvGeometry,
     plane: &[Block],
-    at: (usize, usize),
+    (y, x): (usize, usize),
 ) -> R::Value {
-    let Window { start, rows, columns } = Window::of(g, at);
-    let mut value = reduce.of(simd, simd.load(&plane[start]));
+    let (row, rows) = taps(y, g.in_height, rows_axis(g));
+    let (column, columns) = taps(x, g.in_width, columns_axis(g));
+    let mut value = reduce.of(simd, simd.load(&plane[row * g.in_width + column]));
     for i in 0..rows {
-        let taps = plane[start + i * g.dilation[0] * g.in_width..].iter();
+        let taps = plane[(row + i * g.dilation[0]) * g.in_width + column..].iter();
         for tap in taps.step_by(g.dilation[1]).take(columns) {
             value = reduce.join(simd, value, reduce.of(simd, simd.load(tap)));
         }
@@ -208,46 +209,52 @@ fn reduce_inner<
 /// Columns whose taps are reduced at a time: 8 KB.
 const COLUMNS: usize = 128;
 
-/// Outputs whose windows fit in [`COLUMNS`].
-fn outputs_at_once(g: &ConvGeometry) -> usize {
-    let reach = (g.kernel[1] - 1) * g.dilation[1] + 1;
-    if reach <= COLUMNS { (COLUMNS - reach) / g.stride[1] + 1 } else { 0 }
-}
-
-/// One row of outputs, any window: the taps of each column are reduced first, then those columns.
+/// One plane, any window: the taps of each column are reduced first, then those columns.
 #[inline(always)]
-fn reduce_any_row<S: Simd, R: Reduce<S, N>, const N: usize>(
+fn reduce_any_plane<S: Simd, R: Reduce<S, N>, const N: usize>(
     simd: S,
     reduce: R,
     g: &ConvGeometry,
     plane: &[Block],
-    y: usize,
-    at: usize,
+    rows: Range<usize>,
     out: &mut [&mut [Block]; N],
 ) {
     let reach = (g.kernel[1] - 1) * g.dilation[1] + 1;
     let mut columns = [reduce.of(simd, simd.splat(0.0)); COLUMNS];
-    let step = outputs_at_once(g);
-    let (row, taps_down) = taps(y, g.in_height, rows_axis(g));
-    for x in (0..g.out_width).step_by(step) {
-        let last = (x + step).min(g.out_width) - 1;
-        let start = (x * g.stride[1]).saturating_sub(g.pad_left);
-        let end = (last * g.stride[1] + reach).saturating_sub(g.pad_left).min(g.in_width);
-        let columns = &mut columns[..end - start];
-        for k in 0..taps_down {
-            let input = &plane[(row + k * g.dilation[0]) * g.in_width..];
-            for (column, tap) in columns.iter_mut().zip(&input[start..end]) {
-                let tap = reduce.of(simd, simd.load(tap));
-                *column = if k == 0 { tap } else { reduce.join(simd, *column, tap) };
+    // Outputs whose windows fit in `COLUMNS`.
+    let step = if reach <= COLUMNS { (COLUMNS - reach) / g.stride[1] + 1 } else { 0 };
+    for (i, y) in rows.enumerate() {
+        let at = i * g.out_width;
+        if step < 2 {
+            for x in 0..g.out_width {
+                reduce.store(simd, reduce_window(simd, reduce, g, plane, (y, x)), at + x, out);
             }
+            continue;
         }
-        for x in x..=last {
-            let (column, taps_across) = taps(x, g.in_width, columns_axis(g));
-            let mut value = columns[column - start];
-            for k in 1..taps_across {
-                value = reduce.join(simd, value, columns[column - start + k * g.dilation[1]]);
+        let (row, taps_down) = taps(y, g.in_height, rows_axis(g));
+        for x in (0..g.out_width).step_by(step) {
+            let last = (x + step).min(g.out_width) - 1;
+            let start = (x * g.stride[1]).saturating_sub(g.pad_left);
+            let end = (last * g.stride[1] + reach).saturating_sub(g.pad_left).min(g.in_width);
+            let columns = &mut columns[..end - start];
+            let input = &plane[row * g.in_width..];
+            for (column, tap) in columns.iter_mut().zip(&input[start..end]) {
+                *column = reduce.of(simd, simd.load(tap));
             }
-            reduce.store(simd, value, at + x, out);
+            for k in 1..taps_down {
+                let input = &plane[(row + k * g.dilation[0]) * g.in_width..];
+                for (column, tap) in columns.iter_mut().zip(&input[start..end]) {
+                    *column = reduce.join(simd, *column, reduce.of(simd, simd.load(tap)));
+                }
+            }
+            for x in x..=last {
+                let (column, taps_across) = taps(x, g.in_width, columns_axis(g));
+                let mut value = columns[column - start];
+                for k in 1..taps_across {
+                    value = reduce.join(simd, value, columns[column - start + k * g.dilation[1]]);
+                }
+                reduce.store(simd, value, at + x, out);
+            }
         }
     }
 }
@@ -262,16 +269,10 @@ pub(super) fn reduce_plane<S: Simd, R: Reduce<S, N>, const N: usize>(
     rows: Range<usize>,
     out: &mut [&mut [Block]; N],
 ) {
-    // Two results of windows that overlap in every column are rare: no code of their own.
-    let is_common = is_common(g) && (N == 1 || g.stride[0] == 2);
-    if !S::PLAIN && !is_common && outputs_at_once(g) > 1 {
-        for (i, y) in rows.enumerate() {
-            reduce_any_row(simd, reduce, g, plane, y, i * g.out_width, out);
-        }
-        return;
+    let inner = if S::PLAIN { 0..0 } else { inner_columns(g) };
+    if !S::PLAIN && !is_common(g) {
+        return reduce_any_plane(simd, reduce, g, plane, rows, out);
     }
-    // All others are one by one.
-    let inner = if !S::PLAIN && is_common { inner_columns(g) } else { 0..0 };
     for (i, y) in rows.enumerate() {
         let at = i * g.out_width;
         for x in (0..inner.start).chain(inner.end..g.out_width) {
@@ -283,7 +284,7 @@ pub(super) fn reduce_plane<S: Simd, R: Reduce<S, N>, const N: usize>(
         let row = (y, inner.clone());
         match (g.kernel[0], g.stride[0]) {
             (2, _) => reduce_inner::<S, R, N, 2, 2, 0>(simd, reduce, g, plane, row, at, out),
-            (_, 1) if N == 1 => reduce_inner::<S, R, N, 3, 1, 2>(simd, reduce, g, plane, row, at, out),
+            (_, 1) => reduce_inner::<S, R, N, 3, 1, 2>(simd, reduce, g, plane, row, at, out),
             _ => reduce_inner::<S, R, N, 3, 2, 1>(simd, reduce, g, plane, row, at, out),
         }
     }

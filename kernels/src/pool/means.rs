@@ -3,7 +3,7 @@
 use core::array::from_fn;
 use core::ops::Range;
 
-use super::{FEW_TAPS, PoolArgs, PoolKind, Window, columns_axis, inner_columns, is_common, rows_axis, taps};
+use super::{FEW_TAPS, PoolArgs, PoolKind, columns_axis, inner_columns, is_common, rows_axis, taps};
 use crate::conv::ConvGeometry;
 use crate::simd::{Simd, unroll};
 use crate::{Block, LANES};
@@ -51,6 +51,7 @@ fn add_taps<S: Simd>(
 }
 
 /// The taps in the image and its border, along one axis; `extent` counts the border.
+#[inline(always)]
 pub(crate) fn counted(
     at: usize,
     extent: usize,
@@ -59,61 +60,77 @@ pub(crate) fn counted(
     taps(at, extent, (kernel, stride, dilation, 0)).1
 }
 
-/// A window, and by what its sum is divided.
-#[inline(never)]
-fn window(args: &PoolArgs<'_>, (y, x): (usize, usize)) -> (Window, f32) {
+/// By what the sum of a window is divided.
+#[inline(always)]
+fn divisor(args: &PoolArgs<'_>, (y, x): (usize, usize)) -> f32 {
     let g = &args.geometry;
-    let window = Window::of(g, (y, x));
     let taps = match args.kind {
         PoolKind::AverageWithBorder { pad_bottom, pad_right } => {
             counted(y, g.pad_top + g.in_height + pad_bottom, rows_axis(g))
                 * counted(x, g.pad_left + g.in_width + pad_right, columns_axis(g))
         }
-        _ => window.rows * window.columns,
+        _ => taps(y, g.in_height, rows_axis(g)).1 * taps(x, g.in_width, columns_axis(g)).1,
     };
-    (window, taps as f32)
+    taps as f32
 }
 
 /// The mean of one window.
 #[inline(always)]
 fn window_mean<S: Simd>(simd: S, args: &PoolArgs<'_>, plane: &[Block], at: (usize, usize)) -> S::Vector {
     let g = &args.geometry;
-    let (Window { start, rows, columns }, divisor) = window(args, at);
-    let data = &plane[start..];
+    let (row, rows) = taps(at.0, g.in_height, rows_axis(g));
+    let (column, columns) = taps(at.1, g.in_width, columns_axis(g));
+    let data = &plane[row * g.in_width + column..];
     let (rows, columns) = ((rows, g.dilation[0] * g.in_width), (columns, g.dilation[1]));
     let sum = match g.taps() {
         ..=FEW_TAPS => add_rows(simd, data, rows, columns),
         _ => add_taps(simd, data, rows, columns),
     };
-    simd.div(sum, simd.splat(divisor))
+    simd.div(sum, simd.splat(divisor(args, at)))
 }
 
-/// A row of means of windows of K x K taps that lie in the image.
+/// `out.len()` means of windows of KH x KW taps that lie in the image, STRIDE apart; `rows` begin at the first
+/// one's first column.
 #[inline(always)]
-fn mean_inner<S: Simd, const K: usize>(
+fn mean_row<S: Simd, const KH: usize, const KW: usize, const STRIDE: usize>(
     simd: S,
-    g: &ConvGeometry,
-    plane: &[Block],
-    (row, columns): (usize, Range<usize>),
+    rows: [&[Block]; KH],
     out: &mut [Block],
 ) {
-    let divisor = simd.splat((K * K) as f32);
-    let column = columns.start * g.stride[1] - g.pad_left;
-    let rows: [&[Block]; K] = from_fn(
+    let divisor = simd.splat((KH * KW) as f32);
+    let zero = simd.splat(0.0);
+    let rows = rows.map(
         #[inline(always)]
-        |k| &plane[(row + k) * g.in_width..][column..g.in_width],
+        |row| &row[..(out.len() - 1) * STRIDE + KW],
     );
-    for (i, out) in out[columns].iter_mut().enumerate() {
-        let mut total = simd.splat(0.0);
+    for (i, out) in out.iter_mut().enumerate() {
+        let mut total = zero;
         for row in rows {
-            let mut sum = simd.splat(0.0);
-            for tap in &row[i * g.stride[1]..][..K] {
+            let mut sum = zero;
+            for tap in &row[i * STRIDE..][..KW] {
                 sum = simd.add(sum, simd.load(tap));
             }
             total = simd.add(total, sum);
         }
         simd.store(out, simd.div(total, divisor));
     }
+}
+
+/// A row of means of windows that lie in the image.
+#[inline(always)]
+fn mean_inner<S: Simd, const KH: usize, const KW: usize, const STRIDE: usize>(
+    simd: S,
+    g: &ConvGeometry,
+    plane: &[Block],
+    (row, columns): (usize, Range<usize>),
+    out: &mut [Block],
+) {
+    let column = columns.start * STRIDE - g.pad_left;
+    let rows: [&[Block]; KH] = from_fn(
+        #[inline(always)]
+        |k| &plane[(row + k) * g.in_width..][column..g.in_width],
+    );
+    mean_row::<S, KH, KW, STRIDE>(simd, rows, &mut out[columns]);
 }
 
 /// One plane of means: the common windows, and any other.
@@ -137,9 +154,10 @@ pub(super) fn mean_plane<S: Simd>(
             continue;
         }
         let row = (row, inner);
-        match g.kernel[0] {
-            2 => mean_inner::<S, 2>(simd, g, plane, row, out),
-            _ => mean_inner::<S, 3>(simd, g, plane, row, out),
+        match (g.kernel[0], g.stride[0]) {
+            (2, _) => mean_inner::<S, 2, 2, 2>(simd, g, plane, row, out),
+            (_, 1) => mean_inner::<S, 3, 3, 1>(simd, g, plane, row, out),
+            _ => mean_inner::<S, 3, 3, 2>(simd, g, plane, row, out),
         }
     }
 }
