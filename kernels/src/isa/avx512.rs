@@ -7,7 +7,7 @@ use core::ops::Range;
 use crate::activation::Activation;
 use crate::conv::ConvArgs;
 use crate::conv::direct::{self, Row, Tiles, dense};
-use crate::conv::grouped::{self, GroupedArgs, Parts, Row as GroupedRow, grouped_tiles};
+use crate::conv::grouped::{self, GroupedArgs, Parts, Row as GroupedRow, grouped_direct, grouped_tiles};
 use crate::conv::im2col;
 use crate::conv::plain_image::{self, PlainConvArgs, PlainRow, PlainTiles};
 use crate::conv::tiling::tiles;
@@ -132,6 +132,29 @@ unsafe impl Simd for Avx512 {
         // faster than with the second level named (Zen 5)
         prefetch(at: &Block) = _mm_prefetch::<_MM_HINT_T0>(at.as_ptr().cast());
     }
+
+    /// `vpermps` permutes all lanes, `vpermilps` those of a quarter; both take the block from memory.
+    #[inline(always)]
+    fn spread<const G: usize>(self, from: &Block, lane: usize) -> __m512 {
+        const { assert!(G == 4 || G == 8 || G == LANES, "groups of 4, 8 or 16 channels") };
+        if G == LANES {
+            return self.splat(from[lane]);
+        }
+        let v = self.load(from);
+        // SAFETY: holding `self` proves the features.
+        unsafe {
+            if G == 4 {
+                return match lane {
+                    0 => _mm512_permute_ps::<0x00>(v),
+                    1 => _mm512_permute_ps::<0x55>(v),
+                    2 => _mm512_permute_ps::<0xaa>(v),
+                    _ => _mm512_permute_ps::<0xff>(v),
+                };
+            }
+            let first = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 8, 8, 8, 8, 8, 8, 8, 8);
+            _mm512_permutexvar_ps(_mm512_add_epi32(first, _mm512_set1_epi32(lane as i32)), v)
+        }
+    }
 }
 
 entry_points! {
@@ -150,6 +173,7 @@ entry_points! {
     plain_image_avx512[M, N](row: &PlainRow<'_>, out: &mut [&mut [Block]]) = plain_image::row::<_, M, N>;
     depthwise_strip_avx512[K, STRIDE, P](strip: &Strip<'_>, out: &mut [Block]) =
         |simd, strip, out| depthwise::strip::<_, 1, K, STRIDE, P>([simd], strip, out);
+    grouped_direct_avx512[M, G](row: &Row<'_>, places: &[u32], out: &mut [&mut [Block]]) = direct::row::<_, M, 1, G>;
     grouped_tile_avx512[M](row: &GroupedRow<'_>, first: usize, at: usize, out: &mut [&mut [Block]]) = grouped::tile::<_, M>;
 }
 
@@ -159,7 +183,23 @@ entry_points! {
 fn direct_tiles() -> Tiles<'static> {
     Tiles {
         rows: &[tiles!(direct_avx512, 1: 1 2 4 7 14), tiles!(direct_avx512, 2: 1 2 4 7 14)],
-        pointwise: &[tiles!(pointwise_avx512, 1: 1 2 4 7 14), tiles!(pointwise_avx512, 2: 1 2 4 7 14)],
+        // narrow ones with one address for a tile as they are
+        pointwise: &[
+            &[
+                (1, direct_avx512::<1, 1>),
+                (2, direct_avx512::<2, 1>),
+                (4, direct_avx512::<4, 1>),
+                (7, direct_avx512::<7, 1>),
+                (14, pointwise_avx512::<14, 1>),
+            ],
+            &[
+                (1, direct_avx512::<1, 2>),
+                (2, direct_avx512::<2, 2>),
+                (4, direct_avx512::<4, 2>),
+                (7, pointwise_avx512::<7, 2>),
+                (14, pointwise_avx512::<14, 2>),
+            ],
+        ],
         dense: Some((4, dense_avx512::<4>)),
         finish: epilogue_avx512,
     }
@@ -242,7 +282,10 @@ fn grouped_14x1_avx512(
     scratch: &mut [Block],
 ) {
     let parts = Parts {
-        direct: &[], // spread by permutations, the loop would wait for the one port that has them
+        direct: &[
+            grouped_direct!(grouped_direct_avx512, 4: 1 7 14),
+            grouped_direct!(grouped_direct_avx512, 8: 1 7 14),
+        ],
         tiles: grouped_tiles!(grouped_tile_avx512: 1 4 7 14),
         spread: spread_avx512,
         finish: epilogue_avx512,
