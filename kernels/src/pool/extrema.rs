@@ -220,6 +220,7 @@ fn reduce_any_plane<S: Simd, R: Reduce<S, N>, const N: usize>(
     out: &mut [&mut [Block]; N],
 ) {
     let reach = (g.kernel[1] - 1) * g.dilation[1] + 1;
+    let inner = inner_columns(g);
     let mut columns = [reduce.of(simd, simd.splat(0.0)); COLUMNS];
     // Outputs whose windows fit in `COLUMNS`.
     let step = if reach <= COLUMNS { (COLUMNS - reach) / g.stride[1] + 1 } else { 0 };
@@ -248,7 +249,11 @@ fn reduce_any_plane<S: Simd, R: Reduce<S, N>, const N: usize>(
                 }
             }
             for x in x..=last {
-                let (column, taps_across) = taps(x, g.in_width, columns_axis(g));
+                // divisions at the edges only
+                let (column, taps_across) = match inner.contains(&x) {
+                    true => (x * g.stride[1] - g.pad_left, g.kernel[1]),
+                    false => taps(x, g.in_width, columns_axis(g)),
+                };
                 let mut value = columns[column - start];
                 for k in 1..taps_across {
                     value = reduce.join(simd, value, columns[column - start + k * g.dilation[1]]);
