@@ -534,6 +534,19 @@ fn long_sums_agree() {
     }
 }
 
+/// So many channels that every table cuts the reduction of a position into chunks, where there are few tiles.
+#[test]
+fn reductions_in_chunks_agree() {
+    let mut lanes = [16; 42];
+    lanes[20] = 7;
+    for tile in [(2, 3), (4, 3)] {
+        let layer = Layer::new(tile, (10, 11), [1; 4], &lanes, 5, 9);
+        for count in [9, 24] {
+            agree(&layer, count);
+        }
+    }
+}
+
 #[test]
 fn errors_keep_the_derived_bound() {
     for tile in TILES {

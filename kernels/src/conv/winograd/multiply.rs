@@ -62,8 +62,8 @@ const CHUNK_BYTES: usize = 16 << 10;
 /// Fewer weights stay there by themselves.
 const PANEL_BYTES: usize = 40 << 10;
 
-/// With so many tiles, loading and storing sums between chunks costs more than weights from the second-level cache; with so few
-/// there is one tile of registers, which reads weights once.
+/// For so many tiles of a batch a reduction is cut: with more, loading and storing sums between chunks costs more than weights from
+/// the second-level cache do; fewer are one tile of registers, which reads its weights once.
 const CHUNKED_TILES: RangeInclusive<usize> = 7..=24;
 
 /// Splits a product over the register tiles of one instruction set, those of most blocks first, one block last, and its
