@@ -1,9 +1,12 @@
 # Sourced by the scripts here: what they need comes through apt, without questions, and only if it is missing.
 
-# missing COMMAND_OR_FILE PACKAGE...: notes the packages unless the command or file is there.
+# missing COMMAND_OR_PATH PACKAGE...: notes the packages unless the command, or the file of that absolute path, is there.
 packages=()
 missing() {
-    if ! command -v "$1" >/dev/null && ! [ -e "$1" ]; then packages+=("${@:2}"); fi
+    case $1 in
+        /*) [ -e "$1" ] ;;
+        *) command -v "$1" >/dev/null ;;
+    esac || packages+=("${@:2}")
 }
 
 # Installs what was noted. Another script may be at it: wait for its lock.
