@@ -12,7 +12,7 @@ use sinew::preprocess::{Pixels, Preprocess};
 use sinew::{Data, Model, Options, Session, SessionOptions, Tensor};
 
 /// Largest growth of a C program that uses the whole interface, linked as below: bytes. Measured figures stand in
-/// docs/integrating.md; this leaves 3 %.
+/// docs/integrating.md; this leaves half a percent.
 const SIZE_LIMIT: u64 = 1_056_000;
 
 fn root() -> &'static Path {
