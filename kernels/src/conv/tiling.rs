@@ -10,9 +10,12 @@ pub(crate) const MAX_TAPS: usize = 128;
 /// that computes them.
 pub(crate) type Rows<'a, F> = &'a [(usize, F)];
 
-/// The tiles of one number of blocks: the function, the blocks, and each number of pixels.
+/// The tiles of one number of blocks: the function, the blocks, and each number of pixels; then, where wide tiles have a function
+/// of their own, that and their numbers of pixels.
 macro_rules! tiles {
-    ($row:ident, $blocks:literal: $($pixels:literal)*) => { &[$(($pixels, $row::<$pixels, $blocks>)),*] };
+    ($row:ident, $blocks:literal: $($pixels:literal)* $(, $wide:ident: $($wide_pixels:literal)*)?) => {
+        &[$(($pixels, $row::<$pixels, $blocks>),)* $($(($wide_pixels, $wide::<$wide_pixels, $blocks>),)*)?]
+    };
 }
 pub(crate) use tiles;
 

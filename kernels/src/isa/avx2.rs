@@ -83,14 +83,7 @@ fn direct_tiles() -> Tiles<'static> {
     Tiles {
         rows: &[tiles!(direct_avx2, 1: 1 2 3 4 5 6)],
         // narrow tiles are rare: no code of their own
-        pointwise: &[&[
-            (1, direct_avx2::<1, 1>),
-            (2, direct_avx2::<2, 1>),
-            (3, direct_avx2::<3, 1>),
-            (4, direct_avx2::<4, 1>),
-            (5, pointwise_avx2::<5, 1>),
-            (6, pointwise_avx2::<6, 1>),
-        ]],
+        pointwise: &[tiles!(direct_avx2, 1: 1 2 3 4, pointwise_avx2: 5 6)],
         dense: Some((4, dense_avx2::<4>)),
         finish: epilogue_avx2,
     }

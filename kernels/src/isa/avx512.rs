@@ -185,20 +185,8 @@ fn direct_tiles() -> Tiles<'static> {
         rows: &[tiles!(direct_avx512, 1: 1 2 4 7 14), tiles!(direct_avx512, 2: 1 2 4 7 14)],
         // narrow ones with one address for a tile as they are
         pointwise: &[
-            &[
-                (1, direct_avx512::<1, 1>),
-                (2, direct_avx512::<2, 1>),
-                (4, direct_avx512::<4, 1>),
-                (7, direct_avx512::<7, 1>),
-                (14, pointwise_avx512::<14, 1>),
-            ],
-            &[
-                (1, direct_avx512::<1, 2>),
-                (2, direct_avx512::<2, 2>),
-                (4, direct_avx512::<4, 2>),
-                (7, pointwise_avx512::<7, 2>),
-                (14, pointwise_avx512::<14, 2>),
-            ],
+            tiles!(direct_avx512, 1: 1 2 4 7, pointwise_avx512: 14),
+            tiles!(direct_avx512, 2: 1 2 4, pointwise_avx512: 7 14),
         ],
         dense: Some((4, dense_avx512::<4>)),
         finish: epilogue_avx512,

@@ -83,14 +83,7 @@ fn direct_tiles() -> Tiles<'static> {
     Tiles {
         rows: &[tiles!(direct_neon, 1: 1 2 3 4 5 6)],
         // narrow tiles are rare: no code of their own
-        pointwise: &[&[
-            (1, direct_neon::<1, 1>),
-            (2, direct_neon::<2, 1>),
-            (3, direct_neon::<3, 1>),
-            (4, direct_neon::<4, 1>),
-            (5, pointwise_neon::<5, 1>),
-            (6, pointwise_neon::<6, 1>),
-        ]],
+        pointwise: &[tiles!(direct_neon, 1: 1 2 3 4, pointwise_neon: 5 6)],
         // with 4 blocks the compiler loads all their weights before it multiplies, and spills
         dense: Some((3, dense_neon::<3>)),
         finish: epilogue_neon,
