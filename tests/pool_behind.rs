@@ -60,6 +60,8 @@ fn cases() -> Vec<Case> {
         Case { size: [3, 2], ..PLAIN },
         Case { batch: 3, after: Activation::HardSwish, tile: 2, ..PLAIN },
         Case { channels: 64, outputs: 96, groups: 2, after: Activation::Identity, ..PLAIN },
+        Case { channels: 32, outputs: 32, groups: 4, ..PLAIN },
+        Case { batch: 2, channels: 24, outputs: 24, groups: 6, compact_weights: true, ..PLAIN },
         Case { tile: 6, size: [31, 26], compact_weights: true, ..PLAIN },
         Case { kernel: 5, after: Activation::Clip { low: -0.25, high: 0.5 }, ..PLAIN },
         Case { channels: 128, outputs: 256, size: [56, 30], ..PLAIN },

@@ -1,6 +1,8 @@
 //! Winograd convolution: every instruction set equals the scalar table bit for bit, whatever the weight form, the
 //! scratch and the split; and the scalar table keeps the bound of `docs/winograd.md` against sums in f64.
 
+#[path = "agreement_winograd/groups.rs"]
+mod groups;
 #[path = "agreement_winograd/pooled.rs"]
 mod pooled;
 
@@ -8,7 +10,7 @@ use std::ops::Range;
 
 use proptest::prelude::*;
 use sinew_kernels::activation::Activation;
-use sinew_kernels::conv::winograd::{WeightForm, Winograd, WinogradTile};
+use sinew_kernels::conv::winograd::{Groups, WeightForm, Winograd, WinogradTile};
 use sinew_kernels::conv::{ConvArgs, ConvGeometry};
 use sinew_kernels::epilogue::Epilogue;
 use sinew_kernels::isa::{self, Isa};
@@ -129,7 +131,7 @@ impl Layer {
             .collect();
         let len = kernel.tile.scratch_of(form, count, self.lanes.len(), blocks.len(), false);
         let mut scratch = vec![[f32::NAN; LANES]; len];
-        kernel.run(form, &args, pixels, &mut slices, &mut scratch);
+        kernel.run(form, Groups::ONE, &args, pixels, &mut slices, &mut scratch);
     }
 
     /// What a run of output blocks `blocks` is given.

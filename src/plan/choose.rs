@@ -2,7 +2,8 @@
 //! rule holds is taken; the last serves all. The rule looks at one image, at shapes and options only.
 
 use serde::{Deserialize, Serialize};
-use sinew_kernels::conv::winograd::{WeightForm, WinogradTile};
+use sinew_kernels::LANES;
+use sinew_kernels::conv::winograd::{Groups, WeightForm, WinogradTile};
 use sinew_kernels::conv::{ConvGeometry, direct, few_outputs, plain_image};
 
 use super::{PlanOptions, Winograd};
@@ -78,6 +79,18 @@ pub struct ConvShape {
     pub maps: usize,
     /// Bytes of all constants of the network.
     pub network: u64,
+}
+
+impl ConvShape {
+    /// Channels of a group, in and out.
+    fn group_channels(&self) -> [usize; 2] {
+        [self.in_channels / self.groups, self.out_channels / self.groups]
+    }
+
+    /// Whether blocks hold several groups of a size that Winograd has code for.
+    fn groups_share_blocks(&self) -> bool {
+        self.groups > 1 && self.group_channels()[0] < LANES && Groups::supports(self.group_channels())
+    }
 }
 
 /// The choice and its reasons.
@@ -246,8 +259,14 @@ fn winograd(shape: &ConvShape, options: &PlanOptions) -> Result<(Algorithm, Stri
         return Err("no tile".into());
     };
     let [height, width] = [shape.geometry.out_height, shape.geometry.out_width];
-    if shape.in_channels / shape.groups < 16 || shape.out_channels / shape.groups < 16 {
+    // the transforms are of whole blocks, so the channels that share one pay for them together
+    let channels =
+        if shape.groups_share_blocks() { 16 } else { shape.group_channels().into_iter().min().unwrap_or(0) };
+    if channels < 16 {
         return Err("with less than 16 channels the transforms cost more than they save".into());
+    }
+    if shape.groups_share_blocks() && tile.tiles(height, width) < SOME_TILES {
+        return Err(format!("few tiles on a {height}x{width} map, of few channels a group"));
     }
     if height.min(width) < tile.output {
         return Err(format!("the {height}x{width} map is smaller than a tile"));
@@ -266,10 +285,10 @@ fn any_winograd(shape: &ConvShape, options: &PlanOptions) -> Result<(Algorithm, 
     if g.stride != [1, 1] || g.dilation != [1, 1] {
         return Err("it has a stride or a dilation".into());
     }
-    if shape.groups > 1 && !shape.groups_are_blocks {
-        return Err("groups are no whole blocks".into());
+    if shape.groups > 1 && !shape.groups_are_blocks && !shape.groups_share_blocks() {
+        return Err("groups are neither whole blocks nor 4 or 8 channels".into());
     }
-    let channels = shape.in_channels / shape.groups;
+    let [channels, _] = shape.group_channels();
     let (output, reason) = match options.winograd {
         Winograd::Off => return Err("switched off".into()),
         Winograd::Tile(output) => (output, "the tile asked for".to_owned()),
@@ -430,6 +449,23 @@ mod tests {
         assert!(none.why.contains("1 is allowed"), "{}", none.why);
         // A tile asked for by name is not replaced by another.
         assert_eq!(chosen(Winograd::Tile(4), Some(5.0)).algorithm.name(), "direct");
+    }
+
+    #[test]
+    fn small_groups_share_the_transforms() {
+        let algorithm = |channels, size, groups| {
+            let shape = ConvShape { groups, groups_are_blocks: false, ..shape(channels, size) };
+            choose(&shape, &PlanOptions::default()).algorithm.name()
+        };
+        assert_eq!(
+            (algorithm(128, 56, 32), algorithm(256, 28, 32), algorithm(64, 14, 16)),
+            ("winograd-4", "winograd-4", "winograd-4")
+        );
+        // Few tiles, and groups that do not divide a block.
+        assert_eq!(
+            (algorithm(256, 7, 32), algorithm(192, 28, 32), algorithm(64, 28, 32)),
+            ("grouped", "grouped", "grouped")
+        );
     }
 
     /// What `docs/winograd.md` measured.

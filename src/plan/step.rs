@@ -7,8 +7,10 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
+use sinew_kernels::LANES;
 use sinew_kernels::activation::Activation;
 use sinew_kernels::conv::ConvGeometry;
+use sinew_kernels::conv::winograd::Groups;
 
 use super::choose::Algorithm;
 use super::layout::Blocked;
@@ -207,8 +209,26 @@ pub(crate) struct ConvWork {
     pub(crate) bias: Range<usize>,
     pub(crate) before: Activation,
     pub(crate) after: Activation,
-    /// Channels of a group, of the input and of the output: for grouped convolution.
+    /// Channels of a group, of the input and of the output.
     pub(crate) group_channels: [usize; 2],
+}
+
+impl ConvWork {
+    /// Whether blocks hold several groups.
+    pub(crate) fn groups_share_blocks(&self) -> bool {
+        self.groups > 1 && self.group_channels[0] < LANES
+    }
+
+    /// For Winograd: what the output blocks from `first` on read.
+    pub(crate) fn groups_from(&self, first: usize) -> Groups {
+        if self.groups_share_blocks() {
+            return Groups { first, blocks: 1, spread: self.group_channels[0] };
+        }
+        match self.groups {
+            1 => Groups::ONE,
+            groups => Groups { first, blocks: self.output.layout.blocks() / groups, spread: LANES },
+        }
+    }
 }
 
 /// A first convolution on the plain image.

@@ -27,8 +27,6 @@ impl Run<'_, '_, '_> {
             Algorithm::Depthwise => return self.depthwise(step, conv),
             _ => {}
         }
-        let in_blocks = conv.lanes.len();
-        let out_blocks = conv.output.layout.blocks() / conv.groups;
         let weights = &plan.weights[conv.weights.clone()];
         let bias = &plan.weights[conv.bias.clone()];
         let scratch = self.scratch(step);
@@ -38,12 +36,15 @@ impl Run<'_, '_, '_> {
             }
             _ => None,
         };
+        // Winograd knows groups, others are called once a group
+        let calls = if winograd.is_some() { 1 } else { conv.groups };
+        let out_blocks = conv.output.layout.blocks() / calls;
         for index in 0..conv.output.layout.batch {
             let writes = written(plan, conv, index, scratch.clone());
             let (operands, [output, negative, means, scratch]) =
                 open(plan, self.arena, index, operands(conv), writes);
             let input = operands[0];
-            let in_group = in_blocks * conv.geometry.in_pixels();
+            let in_group = input.len() / calls;
             let mut negative = negative.chunks_mut(out_blocks * out_plane);
             for (group, output) in output.chunks_mut(out_blocks * out_plane).enumerate() {
                 let first = group * out_blocks;
@@ -58,13 +59,15 @@ impl Run<'_, '_, '_> {
                         epilogue: epilogue(plan, conv, bias, operands, block, out_plane),
                     };
                     match winograd {
-                        Some((kernel, form)) => match conv.pool {
-                            None => kernel.run(form, &args, part.pixels, out, scratch),
-                            Some(pool) => {
-                                let pool = pooled(kernels, pool);
-                                kernel.run_pooled(form, &args, pool, part.pixels, out, scratch);
+                        Some((kernel, form)) => {
+                            let groups = conv.groups_from(block);
+                            match conv.pool.map(|pool| pooled(kernels, pool)) {
+                                None => kernel.run(form, groups, &args, part.pixels, out, scratch),
+                                Some(pool) => {
+                                    kernel.run_pooled(form, groups, &args, pool, part.pixels, out, scratch);
+                                }
                             }
-                        },
+                        }
                         None if conv.algorithm == Algorithm::Im2col => {
                             (kernels.im2col.run)(&args, part.pixels, out, scratch);
                         }

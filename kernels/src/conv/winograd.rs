@@ -33,7 +33,7 @@ pub(crate) mod transform;
 pub(crate) mod weights;
 
 use input::{Batch, InputFn};
-use multiply::{MultiplyFn, Product};
+use multiply::{MultiplyFn, Next, Product};
 use output::{Output, OutputFn};
 pub use pooled::{POOL, Pooled};
 use weights::{Row, WeightsFn};
@@ -136,11 +136,53 @@ impl WeightForm {
     }
 }
 
+/// Which blocks of the input an output block reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Groups {
+    /// The first output block that is computed, counted from the layer's first.
+    pub first: usize,
+    /// Output blocks of a group; one where a block holds several groups.
+    pub blocks: usize,
+    /// Channels of a group, in and out, where a block holds several: 4 or 8; 16 where none does.
+    pub spread: usize,
+}
+
+impl Groups {
+    /// All output blocks read all input blocks.
+    pub const ONE: Groups = Groups { first: 0, blocks: usize::MAX, spread: LANES };
+
+    /// Whether there is code for groups of so many channels, in and out: of whole blocks, or the same divisor of 16.
+    pub fn supports(channels: [usize; 2]) -> bool {
+        let [inputs, outputs] = channels;
+        channels.iter().all(|channels| channels % LANES == 0)
+            || (inputs == outputs && matches!(inputs, 4 | 8))
+    }
+
+    /// The groups of some output blocks: each one's number, and its blocks counted from the first computed.
+    fn of(self, blocks: usize) -> impl Iterator<Item = (usize, Range<usize>)> {
+        let groups = self.first / self.blocks..(self.first + blocks).div_ceil(self.blocks);
+        groups.map(move |group| {
+            let begin = group.saturating_mul(self.blocks).max(self.first);
+            let end = (group + 1).saturating_mul(self.blocks).min(self.first + blocks);
+            (group, begin - self.first..end - self.first)
+        })
+    }
+}
+
 /// Output blocks whose sums are kept between the products and the output transform.
 const GROUP: usize = 4;
 
 /// Blocks of scratch for one row of transformed weights: 50 KB.
 const ROW: usize = 800;
+
+/// Blocks of weights that are near enough for each register tile to go over: 256 KB.
+const NEAR_WEIGHTS: usize = 4 << 10;
+
+/// Blocks of weights, of all positions, that are not asked for ahead, since they are near or few to wait for: 640 KB.
+const FEW_WEIGHTS: usize = 10 << 10;
+
+/// So many tiles are one register tile, or two.
+const FEW_TILES: usize = 8;
 
 /// One algorithm on one instruction set.
 #[derive(Clone, Copy, Debug)]
@@ -205,6 +247,7 @@ pub(crate) use winograd_kernels;
 /// What one run computes.
 struct Work {
     form: WeightForm,
+    groups: Groups,
     /// Output blocks.
     blocks: usize,
     /// Tiles in a row.
@@ -247,25 +290,26 @@ impl Winograd {
     pub fn run(
         &self,
         form: WeightForm,
+        groups: Groups,
         args: &ConvArgs<'_>,
         pixels: Range<usize>,
         out: &mut [&mut [Block]],
         scratch: &mut [Block],
     ) {
-        self.check(form, args, &pixels, out);
+        self.check(form, groups, args, &pixels, out);
         if pixels.is_empty() || out.is_empty() {
             return;
         }
         let geometry = &args.geometry;
         let blocks = args.epilogue.blocks(out.len());
-        let count = self.count_in(form, scratch.len(), args.lanes.len(), blocks, false);
+        let count = self.count_in(form, scratch.len(), args.lanes.len(), blocks.min(groups.blocks), false);
         let size = self.tile.output;
         let across = geometry.out_width.div_ceil(size);
         let tile_row = size * geometry.out_width;
         let first = pixels.start / tile_row * across;
         let tiles = first..pixels.end.div_ceil(tile_row) * across;
         let tail = args.epilogue.tail();
-        let work = Work { form, blocks, across, tiles, count, unit: 1 };
+        let work = Work { form, groups, blocks, across, tiles, count, unit: 1 };
         self.each_block(args, &work, scratch, &mut |sums| {
             let &Sums { batch, block, m, stride } = sums;
             let output = Output { batch, stride, tail, block, start: pixels.start };
@@ -278,7 +322,8 @@ impl Winograd {
         });
     }
 
-    /// Computes the sums of all tiles, batch by batch, and calls `visit` for each output block of each batch.
+    /// Computes the sums of all tiles, group by group and batch by batch, and calls `visit` for each output block of each
+    /// batch.
     fn each_block(
         &self,
         args: &ConvArgs<'_>,
@@ -286,26 +331,31 @@ impl Winograd {
         scratch: &mut [Block],
         visit: &mut dyn FnMut(&Sums<'_>),
     ) {
-        let Work { form, blocks, across, tiles, count, unit } = work;
-        let (in_blocks, group) = (args.lanes.len(), GROUP.min(*blocks));
+        let Work { form, groups, blocks, across, tiles, count, unit } = work;
+        let in_blocks = args.lanes.len();
+        let in_group = in_blocks * args.geometry.in_pixels();
         let (row, scratch) = scratch.split_at_mut(form.row());
         let (units, most) = (tiles.len() / unit, count / unit);
         let batches = units.div_ceil(most);
-        for index in 0..batches {
-            // even batches: none is left with a few tiles only
-            let begin = |index: usize| tiles.start + units * index / batches * unit;
-            let (first, count) = (begin(index), begin(index + 1) - begin(index));
-            let (geometry, size) = (&args.geometry, self.tile.output);
-            let batch = Batch { geometry, size, across: *across, first, count, together: count };
-            let (v_stride, m_stride) = ((in_blocks * count) | 1, (group * count) | 1);
-            let (v, m) = scratch.split_at_mut(self.tile.positions() * v_stride);
-            (self.input)(&batch, args.input, v, v_stride);
-            let mut room = Room { count, v, v_stride, m, m_stride, row };
-            for block in (0..*blocks).step_by(group) {
-                let group = group.min(blocks - block);
-                self.products(*form, args, block, group, &mut room);
-                for j in 0..group {
-                    visit(&Sums { batch, block: block + j, m: &room.m[j * count..], stride: m_stride });
+        for (index, own) in groups.of(*blocks) {
+            let input = &args.input[index * in_group..][..in_group];
+            let group = GROUP.min(own.len());
+            for index in 0..batches {
+                // even batches: none is left with a few tiles only
+                let begin = |index: usize| tiles.start + units * index / batches * unit;
+                let (first, count) = (begin(index), begin(index + 1) - begin(index));
+                let (geometry, size) = (&args.geometry, self.tile.output);
+                let batch = Batch { geometry, size, across: *across, first, count, together: count };
+                let (v_stride, m_stride) = ((in_blocks * count) | 1, (group * count) | 1);
+                let (v, m) = scratch.split_at_mut(self.tile.positions() * v_stride);
+                (self.input)(&batch, input, v, v_stride);
+                let mut room = Room { count, v, v_stride, m, m_stride, row };
+                for block in own.clone().step_by(group) {
+                    let group = group.min(own.end - block);
+                    self.products((*form, groups.spread), args, block, group, &mut room);
+                    for j in 0..group {
+                        visit(&Sums { batch, block: block + j, m: &room.m[j * count..], stride: m_stride });
+                    }
                 }
             }
         }
@@ -326,48 +376,67 @@ impl Winograd {
         count
     }
 
-    /// The products of one group of output blocks.
+    /// The products of some output blocks.
     fn products(
         &self,
-        form: WeightForm,
+        (form, spread): (WeightForm, usize),
         args: &ConvArgs<'_>,
         block: usize,
         group: usize,
         room: &mut Room<'_>,
     ) {
         match form {
-            WeightForm::Stored => self.stored(args, block, group, room),
-            WeightForm::Plain => self.plain(args, block, group, room),
+            WeightForm::Stored => self.stored(spread, args, block, group, room),
+            WeightForm::Plain => self.plain(spread, args, block, group, room),
         }
     }
 
     /// From transformed weights.
-    fn stored(&self, args: &ConvArgs<'_>, block: usize, group: usize, room: &mut Room<'_>) {
+    fn stored(&self, spread: usize, args: &ConvArgs<'_>, block: usize, group: usize, room: &mut Room<'_>) {
         let count = room.count;
         let channels = channels(args.lanes);
         let positions = self.tile.positions();
         let u_stride = positions * channels;
-        for xi in 0..positions {
-            // the same blocks at the next position, after the last one the next blocks
-            let next = if xi + 1 < positions { (block, xi + 1) } else { (block + group, 0) };
+        let at_once = self.at_once(group * channels, count);
+        // a few tiles meet several streams of weights too fast for more than what the hardware asks for by itself
+        let asks = args.weights.len() > FEW_WEIGHTS && (count > FEW_TILES || group == 1);
+        for xi in (0..positions).step_by(at_once) {
+            // one row of positions ahead, or one position; after the last one the next blocks
+            let next = xi + at_once.min(self.tile.domain());
+            let next = if next < positions { (block, next) } else { (block + group, 0) };
             let ahead = next.0 * u_stride + next.1 * channels;
             let product = Product {
+                positions: at_once,
+                next: Next { v: room.v_stride, u: channels, m: room.m_stride },
+                spread,
                 v: &room.v[xi * room.v_stride..],
                 count,
                 lanes: args.lanes,
                 u: &args.weights[block * u_stride + xi * channels..],
                 u_stride,
-                ahead: args.weights.get(ahead..).unwrap_or(&[]),
+                ahead: args.weights.get(ahead..).filter(|_| asks).unwrap_or(&[]),
                 blocks: group,
                 resume: false,
             };
-            (self.multiply)(&product, &mut room.m[xi * room.m_stride..][..group * count]);
+            (self.multiply)(&product, &mut room.m[xi * room.m_stride..]);
+        }
+    }
+
+    /// Positions that register tiles go over one after another, where each has so many blocks of weights: all, one row, or one.
+    const fn at_once(&self, weights: usize, count: usize) -> usize {
+        let all = weights * self.tile.positions();
+        if all <= NEAR_WEIGHTS || all <= FEW_WEIGHTS && count <= FEW_TILES {
+            self.tile.positions()
+        } else if weights * self.tile.domain() <= NEAR_WEIGHTS / 2 {
+            self.tile.domain()
+        } else {
+            1
         }
     }
 
     /// From plain weights: as many input blocks at a time as one row of their transformed weights, of a group of output
     /// blocks, stays in a near cache; the sums continue from memory.
-    fn plain(&self, args: &ConvArgs<'_>, block: usize, group: usize, room: &mut Room<'_>) {
+    fn plain(&self, spread: usize, args: &ConvArgs<'_>, block: usize, group: usize, room: &mut Room<'_>) {
         let count = room.count;
         let (domain, taps) = (self.tile.domain(), self.tile.kernel * self.tile.kernel);
         let plain_size = taps * channels(args.lanes);
@@ -382,9 +451,13 @@ impl Winograd {
                     let plain = &args.weights[(block + j) * plain_size + taps * first..];
                     (self.weights)(&row, plain, lanes, &mut room.row[j * k..], u_stride);
                 }
-                for c in 0..domain {
+                let at_once = self.at_once(group * k, count).min(domain);
+                for c in (0..domain).step_by(at_once) {
                     let xi = r * domain + c;
                     let product = Product {
+                        positions: at_once,
+                        next: Next { v: room.v_stride, u: u_stride, m: room.m_stride },
+                        spread,
                         v: &room.v[xi * room.v_stride + index * chunk * count..],
                         count,
                         lanes,
@@ -394,7 +467,7 @@ impl Winograd {
                         blocks: group,
                         resume: index > 0,
                     };
-                    (self.multiply)(&product, &mut room.m[xi * room.m_stride..][..group * count]);
+                    (self.multiply)(&product, &mut room.m[xi * room.m_stride..]);
                 }
             }
             first += k;
@@ -425,13 +498,33 @@ impl Winograd {
     }
 
     /// What the rest relies on.
-    fn check(&self, form: WeightForm, args: &ConvArgs<'_>, pixels: &Range<usize>, out: &[&mut [Block]]) {
-        args.check(pixels, out);
-        self.check_layer(form, args, args.epilogue.blocks(out.len()));
+    fn check(
+        &self,
+        form: WeightForm,
+        groups: Groups,
+        args: &ConvArgs<'_>,
+        pixels: &Range<usize>,
+        out: &[&mut [Block]],
+    ) {
+        let blocks = args.epilogue.check(args.geometry.out_pixels(), pixels, out);
+        self.check_groups(form, groups, args, blocks);
         let tile_row = self.tile.output * args.geometry.out_width;
         let whole =
             |pixel: usize| pixel.is_multiple_of(tile_row.max(1)) || pixel == args.geometry.out_pixels();
         assert!(whole(pixels.start) && whole(pixels.end), "parts are cut between rows of tiles");
+    }
+
+    /// Of that, the sizes of the operands.
+    fn check_groups(&self, form: WeightForm, groups: Groups, args: &ConvArgs<'_>, blocks: usize) {
+        let in_group = args.lanes.len() * args.geometry.in_pixels();
+        let needed = groups.of(blocks).last().map_or(0, |(group, _)| group + 1);
+        assert!(args.input.len() >= needed * in_group, "input of every group");
+        ConvArgs { input: &args.input[..in_group], ..*args }.check_layer(blocks);
+        let spread = groups.spread;
+        let serves =
+            spread == LANES || matches!(spread, 4 | 8) && groups.blocks == 1 && *args.lanes == [spread as u8];
+        assert!(serves, "groups of 4 or 8 channels share a block");
+        self.check_layer(form, args, blocks);
     }
 
     /// Of that, what does not depend on the part.

@@ -128,8 +128,8 @@ entry_points! {
         };
     winograd_any_weights_avx2(row: &WeightRow, plain: &[Block], lanes: &[u8], u: &mut [Block], stride: usize) =
         |simd, row, plain, lanes, u, stride| winograd::weights::transform_any(Plain(simd), row, plain, lanes, u, stride);
-    winograd_column_avx2[ROWS, BLOCKS](product: &Product<'_>, column: Column, m: &mut [Block]) =
-        winograd::multiply::column::<_, ROWS, BLOCKS>;
+    winograd_column_avx2[ROWS, BLOCKS, G](product: &Product<'_>, column: Column, m: &mut [Block]) =
+        winograd::multiply::column::<_, ROWS, BLOCKS, G>;
     winograd_output_avx2[T, M](args: &Output<'_>, m: &[Block], out: &mut [Block]) =
         |simd, args, m, out| winograd::output::transform::<_, T, M>(simd, Domain::of(T), M, args, m, out);
 }
@@ -137,8 +137,12 @@ entry_points! {
 // 6 tiles x 1 block: 12 sums, 2 of weights and 1 of input are 15 of 16 registers.
 #[target_feature(enable = "avx2,fma")]
 fn winograd_multiply_avx2(product: &Product<'_>, m: &mut [Block]) {
-    let choices = [registers!(winograd_column_avx2, 1: 1 2 3 4 5 6)];
-    winograd::multiply::split(&choices, product, m);
+    let choices: &[_] = match product.spread {
+        4 => &[registers!(winograd_column_avx2, 1, 4: 1 3 6)],
+        8 => &[registers!(winograd_column_avx2, 1, 8: 1 3 6)],
+        _ => &[registers!(winograd_column_avx2, 1: 1 2 3 4 5 6)],
+    };
+    winograd::multiply::split(choices, product, m);
 }
 
 /// Within quarters (4 channels a group) `vpermilps` does it, within halves (8) `vpermps`; else both halves are permuted for

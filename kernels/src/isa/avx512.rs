@@ -133,7 +133,8 @@ unsafe impl Simd for Avx512 {
         prefetch(at: &Block) = _mm_prefetch::<_MM_HINT_T0>(at.as_ptr().cast());
     }
 
-    /// `vpermps` permutes all lanes, `vpermilps` those of a quarter; both take the block from memory.
+    /// `vpermilps` permutes the lanes of a quarter. Of 8, quarters are doubled first: one permutation of all lanes (`vpermps`) would
+    /// do, but one at a time, and a doubled block serves four lanes.
     #[inline(always)]
     fn spread<const G: usize>(self, from: &Block, lane: usize) -> __m512 {
         const { assert!(G == 4 || G == 8 || G == LANES, "groups of 4, 8 or 16 channels") };
@@ -143,16 +144,17 @@ unsafe impl Simd for Avx512 {
         let v = self.load(from);
         // SAFETY: holding `self` proves the features.
         unsafe {
-            if G == 4 {
-                return match lane {
-                    0 => _mm512_permute_ps::<0x00>(v),
-                    1 => _mm512_permute_ps::<0x55>(v),
-                    2 => _mm512_permute_ps::<0xaa>(v),
-                    _ => _mm512_permute_ps::<0xff>(v),
-                };
+            let v = match (G, lane) {
+                (4, _) => v,
+                (_, ..4) => _mm512_shuffle_f32x4::<0xa0>(v, v),
+                _ => _mm512_shuffle_f32x4::<0xf5>(v, v),
+            };
+            match lane % 4 {
+                0 => _mm512_permute_ps::<0x00>(v),
+                1 => _mm512_permute_ps::<0x55>(v),
+                2 => _mm512_permute_ps::<0xaa>(v),
+                _ => _mm512_permute_ps::<0xff>(v),
             }
-            let first = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 8, 8, 8, 8, 8, 8, 8, 8);
-            _mm512_permutexvar_ps(_mm512_add_epi32(first, _mm512_set1_epi32(lane as i32)), v)
         }
     }
 }
@@ -233,8 +235,8 @@ entry_points! {
             }
             winograd::weights::transform::<_, T, R>(simd, (Domain::of(T), R), row, plain, lanes, u, stride)
         };
-    winograd_column_avx512[ROWS, BLOCKS](product: &Product<'_>, column: Column, m: &mut [Block]) =
-        winograd::multiply::column::<_, ROWS, BLOCKS>;
+    winograd_column_avx512[ROWS, BLOCKS, G](product: &Product<'_>, column: Column, m: &mut [Block]) =
+        winograd::multiply::column::<_, ROWS, BLOCKS, G>;
     winograd_output_avx512[T, M](args: &Output<'_>, m: &[Block], out: &mut [Block]) =
         |simd, args, m, out| winograd::output::transform::<_, T, M>(simd, Domain::of(T), M, args, m, out);
 }
@@ -242,13 +244,17 @@ entry_points! {
 // 6 tiles x 4 blocks: 24 sums, 4 of weights and 1 of input are 29 of 32 registers; 14 x 2: 28 + 2 + 1 = 31.
 #[target_feature(enable = "avx512f")]
 fn winograd_multiply_avx512(product: &Product<'_>, m: &mut [Block]) {
-    let choices = [
-        registers!(winograd_column_avx512, 4: 1 2 3 4 6),
-        // two or three blocks that are left: 4 x 2 has the 8 sums that hide the latency, and 8 x 2 would do no better
-        registers!(winograd_column_avx512, 2: 1 4 7 8 14),
-        registers!(winograd_column_avx512, 1: 1 2 4 8 9 14),
-    ];
-    winograd::multiply::split(&choices, product, m);
+    let choices: &[_] = match product.spread {
+        4 => &[registers!(winograd_column_avx512, 1, 4: 1 7 14)],
+        8 => &[registers!(winograd_column_avx512, 1, 8: 1 7)],
+        _ => &[
+            registers!(winograd_column_avx512, 4: 1 2 3 4 6),
+            // two or three blocks that are left: 4 x 2 has the 8 sums that hide the latency, and 8 x 2 would do no better
+            registers!(winograd_column_avx512, 2: 1 4 7 8 14),
+            registers!(winograd_column_avx512, 1: 1 2 4 8 9 14),
+        ],
+    };
+    winograd::multiply::split(choices, product, m);
 }
 
 /// `vpermps` permutes all lanes.
@@ -270,9 +276,10 @@ fn grouped_14x1_avx512(
     scratch: &mut [Block],
 ) {
     let parts = Parts {
+        // wider tiles would not keep their doubled blocks in registers
         direct: &[
-            grouped_direct!(grouped_direct_avx512, 4: 1 7 14),
-            grouped_direct!(grouped_direct_avx512, 8: 1 7 14),
+            grouped_direct!(grouped_direct_avx512, 4: 1 7),
+            grouped_direct!(grouped_direct_avx512, 8: 1 7),
         ],
         tiles: grouped_tiles!(grouped_tile_avx512: 1 4 7 14),
         spread: spread_avx512,

@@ -129,8 +129,8 @@ entry_points! {
         };
     winograd_any_weights_neon(row: &WeightRow, plain: &[Block], lanes: &[u8], u: &mut [Block], stride: usize) =
         |simd, row, plain, lanes, u, stride| winograd::weights::transform_any(Plain(simd), row, plain, lanes, u, stride);
-    winograd_column_neon[ROWS, BLOCKS](product: &Product<'_>, column: Column, m: &mut [Block]) =
-        winograd::multiply::column::<_, ROWS, BLOCKS>;
+    winograd_column_neon[ROWS, BLOCKS, G](product: &Product<'_>, column: Column, m: &mut [Block]) =
+        winograd::multiply::column::<_, ROWS, BLOCKS, G>;
     winograd_output_neon[T, M](args: &Output<'_>, m: &[Block], out: &mut [Block]) =
         |simd, args, m, out| winograd::output::transform::<_, T, M>(simd, Domain::of(T), M, args, m, out);
 }
@@ -138,8 +138,12 @@ entry_points! {
 // 6 tiles x 1 block: 24 sums, 4 of weights and 1 of input are 29 of 32 registers.
 #[target_feature(enable = "neon")]
 fn winograd_multiply_neon(product: &Product<'_>, m: &mut [Block]) {
-    let choices = [registers!(winograd_column_neon, 1: 1 2 3 4 5 6)];
-    winograd::multiply::split(&choices, product, m);
+    let choices: &[_] = match product.spread {
+        4 => &[registers!(winograd_column_neon, 1, 4: 1 3 6)],
+        8 => &[registers!(winograd_column_neon, 1, 8: 1 3 6)],
+        _ => &[registers!(winograd_column_neon, 1: 1 2 3 4 5 6)],
+    };
+    winograd::multiply::split(choices, product, m);
 }
 
 /// `tbl` picks bytes of four registers.

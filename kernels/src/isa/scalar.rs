@@ -297,8 +297,8 @@ macro_rules! scalar_table {
             depthwise_any_scalar[P](strip: &Strip<'_>, out: &mut [Block]) = depthwise::strip_of_any::<_, P>;
             grouped_tile_scalar[M](row: &GroupedRow<'_>, first: usize, at: usize, out: &mut [&mut [Block]]) =
                 grouped::tile::<_, M>;
-            winograd_column_scalar[ROWS, BLOCKS](product: &Product<'_>, column: Column, m: &mut [Block]) =
-                winograd::multiply::column::<_, ROWS, BLOCKS>;
+            winograd_column_scalar[ROWS, BLOCKS, G](product: &Product<'_>, column: Column, m: &mut [Block]) =
+                winograd::multiply::column::<_, ROWS, BLOCKS, G>;
         }
 
         entry_points_by_parts! {
@@ -349,7 +349,12 @@ macro_rules! scalar_table {
         // No register tile of our choosing.
         $(#[$features])?
         fn winograd_multiply_scalar(product: &Product<'_>, m: &mut [Block]) {
-            winograd::multiply::split(&[registers!(winograd_column_scalar, 1: 1)], product, m);
+            let choices: &[_] = match product.spread {
+                4 => &[registers!(winograd_column_scalar, 1, 4: 1)],
+                8 => &[registers!(winograd_column_scalar, 1, 8: 1)],
+                _ => &[registers!(winograd_column_scalar, 1: 1)],
+            };
+            winograd::multiply::split(choices, product, m);
         }
 
         fn spread_scalar(from: &[Block], step: usize, lanes: &[u32; LANES], out: &mut [Block]) {

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use proptest::prelude::*;
 use sinew_kernels::conv::ConvGeometry;
-use sinew_kernels::conv::winograd::{POOL, Pooled, WeightForm};
+use sinew_kernels::conv::winograd::{Groups, POOL, Pooled, WeightForm};
 use sinew_kernels::isa::{self, Isa, Kernels};
 use sinew_kernels::pool::{PoolArgs, PoolKind};
 use sinew_kernels::{Block, LANES};
@@ -76,7 +76,15 @@ fn run_part(
         .collect();
     let len = kernel.tile.scratch_of(form, count, layer.lanes.len(), blocks.len(), true);
     let mut scratch = vec![[f32::NAN; LANES]; len];
-    kernel.run_pooled(form, &layer.args(form, blocks), pool, start..end, &mut slices, &mut scratch);
+    kernel.run_pooled(
+        form,
+        Groups::ONE,
+        &layer.args(form, blocks),
+        pool,
+        start..end,
+        &mut slices,
+        &mut scratch,
+    );
 }
 
 /// Every table, pool and weight form, cut anywhere.

@@ -315,9 +315,9 @@ impl<'g> Builder<'g> {
             (geometry.in_height, geometry.out_height) = (1, 1);
             (geometry.in_width, geometry.out_width) = (pixels, pixels);
         }
-        // Kernels of small groups are called once, others once a group.
+        // Some kernels know groups, others are called once a group.
         let groups = match algorithm {
-            Algorithm::Depthwise | Algorithm::Grouped => 1,
+            Algorithm::Depthwise | Algorithm::Grouped | Algorithm::Winograd(..) => 1,
             _ => layer.groups.max(1),
         };
         let calls = (output.layout.batch * groups).max(1) as u64;

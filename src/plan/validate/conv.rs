@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use sinew_kernels::conv::winograd::{POOL, Pooled};
+use sinew_kernels::conv::winograd::{Groups, POOL, Pooled};
 use sinew_kernels::conv::{ConvGeometry, direct, few_outputs, grouped, im2col, plain_image};
 use sinew_kernels::{LANES, isa};
 
@@ -180,13 +180,22 @@ impl Validator<'_> {
         Ok(operations)
     }
 
-    /// Convolutions of one group or groups of whole blocks; gives the channels of a group.
+    /// Convolutions of one group, groups of whole blocks, or for Winograd small ones; gives the channels of a group.
     fn mixed(&self, conv: &ConvWork, in_pixels: usize, in_blocks: usize, piece: usize) -> Check<usize> {
         let (g, blocks) = (&conv.geometry, conv.output.layout.blocks());
-        ensure(blocks % conv.groups == 0, "groups that are no whole blocks")?;
+        let share = matches!(conv.algorithm, Algorithm::Winograd(..)) && conv.groups_share_blocks();
+        let groups = if share { blocks } else { conv.groups };
+        if share {
+            let [channels, _] = conv.group_channels;
+            ensure(Groups::supports(conv.group_channels), "groups that share no blocks")?;
+            ensure(*conv.lanes == [channels as u8], "lanes of another group")?;
+            let all = product(&[conv.groups, channels]).ok_or("groups that make no sense")?;
+            ensure(all.div_ceil(LANES) == blocks, "another number of output channels")?;
+        }
+        ensure(blocks % groups == 0, "groups that are no whole blocks")?;
         ensure(!conv.lanes.is_empty(), "no input channels")?;
         ensure(conv.lanes.iter().all(|lanes| (1..=LANES as u8).contains(lanes)), "lanes that do not exist")?;
-        let all = product(&[conv.groups, conv.lanes.len(), in_pixels]);
+        let all = product(&[groups, conv.lanes.len(), in_pixels]);
         ensure(all == Some(in_blocks), "another number of input pixels or channels")?;
         let channels = conv.lanes.iter().copied().map(usize::from).sum();
         match conv.algorithm {
@@ -195,7 +204,7 @@ impl Validator<'_> {
                 ensure(known, "a tile that does not exist")?;
                 ensure(g.kernel == [tile.kernel; 2], "another window than the tile's")?;
                 ensure((g.stride, g.dilation) == ([1; 2], [1; 2]), "a stride or dilation of a tile")?;
-                let out_blocks = blocks / conv.groups;
+                let out_blocks = blocks / groups;
                 ensure(
                     tile.scratch_of(form, 1, conv.lanes.len(), out_blocks, conv.pool.is_some()) <= piece,
                     "too little scratch",

@@ -6,8 +6,8 @@ use core::ops::Range;
 use super::input::Batch;
 use super::output::Output;
 use super::{GROUP, Room, WeightForm, Winograd};
-use crate::Block;
 use crate::conv::ConvArgs;
+use crate::{Block, LANES};
 
 impl Winograd {
     /// Computes all pixels of all maps: `maps` are the layer on each of them, the same weights and lanes in each;
@@ -50,7 +50,7 @@ impl Winograd {
             let mut room = Room { count, v, v_stride, m, m_stride, row };
             for block in (0..blocks).step_by(group) {
                 let group = group.min(blocks - block);
-                self.products(form, layer, block, group, &mut room);
+                self.products((form, LANES), layer, block, group, &mut room);
                 self.each_map(maps, &now, |map, batch, at| {
                     let (tail, plane) = (maps[map].epilogue.tail(), maps[map].geometry.out_pixels());
                     for j in 0..group {

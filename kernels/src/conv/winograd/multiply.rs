@@ -1,4 +1,7 @@
 //! The products: for each xi, sums over the input channels for some tiles times some output blocks.
+//!
+//! Where they are few, register tiles go over all xi one after another: choosing tiles and calling them would take as long as
+//! they do. Groups of channels that share a block with others read their own channels of it, as in `grouped.rs`.
 
 use core::ops::RangeInclusive;
 
@@ -7,9 +10,14 @@ use crate::conv::tiling::{Rows, choose};
 use crate::simd::{Simd, unroll};
 use crate::{Block, LANES};
 
-/// The products of one xi.
+/// The products of one xi, or of some that follow each other.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Product<'a> {
+    /// How many, and blocks from one to the next.
+    pub(crate) positions: usize,
+    pub(crate) next: Next,
+    /// Channels of a group of which a block holds several; 16 where all outputs of a block read all its inputs.
+    pub(crate) spread: usize,
     /// `[input block][tile]`.
     pub(crate) v: &'a [Block],
     /// Tiles of the batch.
@@ -28,7 +36,15 @@ pub(crate) struct Product<'a> {
     pub(crate) resume: bool,
 }
 
-/// Computes all tiles and blocks of a product; `m` is `[output block][tile]`.
+/// Blocks from one xi to the next.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Next {
+    pub(crate) v: usize,
+    pub(crate) u: usize,
+    pub(crate) m: usize,
+}
+
+/// Computes all tiles and blocks of a product; `m` is `[output block][tile]` for each xi.
 pub(crate) type MultiplyFn = fn(&Product<'_>, m: &mut [Block]);
 
 /// `groups` tiles of registers, one below the other, the first at tile `first`.
@@ -48,10 +64,15 @@ pub(crate) struct Registers<'a> {
     pub(crate) rows: Rows<'a, ColumnFn>,
 }
 
-/// The register tiles of one number of blocks: the function, the blocks, and each number of tiles.
+/// The register tiles of one number of blocks: the function, the blocks, and each number of tiles; of small groups one block and
+/// the channels of a group.
 macro_rules! registers {
-    ($column:ident, $blocks:literal: $($rows:literal)*) => {
-        $crate::conv::winograd::multiply::Registers { blocks: $blocks, rows: &[$(($rows, $column::<$rows, $blocks>)),*] }
+    ($column:ident, $blocks:literal: $($rows:literal)*) => { registers!($column, $blocks, 16: $($rows)*) };
+    ($column:ident, $blocks:literal, $group:literal: $($rows:literal)*) => {
+        $crate::conv::winograd::multiply::Registers {
+            blocks: $blocks,
+            rows: &[$(($rows, $column::<$rows, $blocks, $group>)),*],
+        }
     };
 }
 pub(crate) use registers;
@@ -107,7 +128,7 @@ fn split_chunk(choices: &[Registers<'_>], product: &Product<'_>, m: &mut [Block]
                 let skip = block * product.u_stride;
                 let ahead = product.ahead.get(skip..).unwrap_or(&[]);
                 let part = Product { u: &product.u[skip..], ahead, ..*product };
-                let m = &mut m[block * count..][..choice.blocks * count];
+                let m = &mut m[block * count..];
                 column(&part, Column { first, groups }, m);
             }
             first += rows * groups;
@@ -118,55 +139,86 @@ fn split_chunk(choices: &[Registers<'_>], product: &Product<'_>, m: &mut [Block]
 
 /// One chain per sum, over input blocks and live lanes, from +0 or from the stored sum.
 #[inline(always)]
-pub(crate) fn column<S: Simd, const ROWS: usize, const BLOCKS: usize>(
+pub(crate) fn column<S: Simd, const ROWS: usize, const BLOCKS: usize, const G: usize>(
     simd: S,
     product: &Product<'_>,
     Column { first, groups }: Column,
     m: &mut [Block],
 ) {
-    let Product { v, count, lanes, u, u_stride, ahead, resume, .. } = *product;
+    let Product { count, lanes, u_stride, ahead, resume, positions, next, .. } = *product;
     // the tile's share of the weights ahead, for each block of its input
     let step = (ROWS * LANES).div_ceil(count) * BLOCKS;
-    for group in 0..groups {
-        let at = first + group * ROWS;
-        let mut sums = [[simd.splat(0.0); BLOCKS]; ROWS];
-        if resume {
-            unroll!(j < BLOCKS <= 4, {
-                let m = &m[j * count + at..][..ROWS];
-                unroll!(i < ROWS <= 16, { sums[i][j] = simd.load(&m[i]) });
-            });
-        }
-        let mut k = 0;
-        let asked = at * lanes.len() * LANES / count;
-        for block in 0..lanes.len() {
-            // of one output block after the other, what this block of the input is to ask for of all
-            let from = block % BLOCKS * u_stride + asked + block / BLOCKS * step;
-            for next in from..from + step {
-                if let Some(weights) = ahead.get(next) {
-                    simd.prefetch(weights);
-                }
-            }
-            let live = usize::from(lanes[block]).min(LANES);
-            let tiles = &v[block * count + at..][..ROWS];
-            let mut weights: [&[Block]; BLOCKS] = [&[]; BLOCKS];
-            unroll!(j < BLOCKS <= 4, { weights[j] = &u[j * u_stride + k..][..live] });
-            for lane in 0..LANES {
-                // leaves by `break`: `lane` is then seen to be inside
-                if lane >= live {
-                    break;
-                }
-                let mut weight = [simd.splat(0.0); BLOCKS];
-                unroll!(j < BLOCKS <= 4, { weight[j] = simd.load(&weights[j][lane]) });
-                unroll!(i < ROWS <= 16, {
-                    let value = simd.splat(tiles[i][lane]);
-                    unroll!(j < BLOCKS <= 4, { sums[i][j] = simd.mul_add(value, weight[j], sums[i][j]) });
+    for position in 0..positions {
+        let (v, u) = (&product.v[position * next.v..], &product.u[position * next.u..]);
+        let m = &mut m[position * next.m..][..BLOCKS * count];
+        let ahead = ahead.get(position * next.u..).unwrap_or(&[]);
+        for group in 0..groups {
+            let at = first + group * ROWS;
+            let mut sums = [[simd.splat(0.0); BLOCKS]; ROWS];
+            if resume {
+                unroll!(j < BLOCKS <= 4, {
+                    let m = &m[j * count + at..][..ROWS];
+                    unroll!(i < ROWS <= 16, { sums[i][j] = simd.load(&m[i]) });
                 });
             }
-            k += live;
+            let mut k = 0;
+            let asked = at * lanes.len() * LANES / count;
+            for block in 0..lanes.len() {
+                // of one output block after the other, what this block of the input is to ask for of all
+                let from = block % BLOCKS * u_stride + asked + block / BLOCKS * step;
+                let share = ahead.get(from..).unwrap_or(&[]);
+                for weights in &share[..step.min(share.len())] {
+                    simd.prefetch(weights);
+                }
+                let live = usize::from(lanes[block]).min(G);
+                let tiles = &v[block * count + at..][..ROWS];
+                let mut weights: [&[Block]; BLOCKS] = [&[]; BLOCKS];
+                unroll!(j < BLOCKS <= 4, { weights[j] = &u[j * u_stride + k..][..live] });
+                sums = meet::<S, ROWS, BLOCKS, G>(simd, sums, tiles, weights);
+                k += live;
+            }
+            unroll!(j < BLOCKS <= 4, {
+                let m = &mut m[j * count + at..][..ROWS];
+                unroll!(i < ROWS <= 16, { simd.store(&mut m[i], sums[i][j]) });
+            });
         }
-        unroll!(j < BLOCKS <= 4, {
-            let m = &mut m[j * count + at..][..ROWS];
-            unroll!(i < ROWS <= 16, { simd.store(&mut m[i], sums[i][j]) });
-        });
     }
+}
+
+/// One input block: its first lanes, as many as there are weights; of small groups all `G`, in straight code.
+#[inline(always)]
+fn meet<S: Simd, const ROWS: usize, const BLOCKS: usize, const G: usize>(
+    simd: S,
+    mut sums: [[S::Vector; BLOCKS]; ROWS],
+    tiles: &[Block],
+    mut weights: [&[Block]; BLOCKS],
+) -> [[S::Vector; BLOCKS]; ROWS] {
+    let tiles = &tiles[..ROWS];
+    macro_rules! meet {
+        ($lane:ident) => {
+            let mut weight = [simd.splat(0.0); BLOCKS];
+            unroll!(j < BLOCKS <= 4, { weight[j] = simd.load(&weights[j][$lane]) });
+            unroll!(i < ROWS <= 16, {
+                let value = simd.spread::<G>(&tiles[i], $lane);
+                unroll!(j < BLOCKS <= 4, { sums[i][j] = simd.mul_add(value, weight[j], sums[i][j]) });
+            });
+        };
+    }
+    if G < LANES {
+        unroll!(j < BLOCKS <= 4, { weights[j] = &weights[j][..G] });
+        unroll!(lane < G <= 16, {
+            meet!(lane);
+        });
+        return sums;
+    }
+    let live = weights[0].len();
+    unroll!(j < BLOCKS <= 4, { weights[j] = &weights[j][..live] });
+    for lane in 0..LANES {
+        // leaves by `break`: `lane` is then seen to be inside
+        if lane >= live {
+            break;
+        }
+        meet!(lane);
+    }
+    sums
 }

@@ -5,7 +5,7 @@ use core::ops::Range;
 
 use super::input::Batch;
 use super::output::Output;
-use super::{Sums, WeightForm, Winograd, Work};
+use super::{Groups, Sums, WeightForm, Winograd, Work};
 use crate::Block;
 use crate::conv::{ConvArgs, ConvGeometry};
 use crate::epilogue::Epilogue;
@@ -90,17 +90,18 @@ impl Winograd {
     pub fn run_pooled(
         &self,
         form: WeightForm,
+        groups: Groups,
         args: &ConvArgs<'_>,
         pool: Pooled,
         pixels: Range<usize>,
         out: &mut [&mut [Block]],
         scratch: &mut [Block],
     ) {
-        let blocks = self.check_pooled(form, args, pool, &pixels, out);
+        let blocks = self.check_pooled((form, groups), args, pool, &pixels, out);
         if pixels.is_empty() || blocks == 0 {
             return;
         }
-        let count = self.count_in(form, scratch.len(), args.lanes.len(), blocks, true);
+        let count = self.count_in(form, scratch.len(), args.lanes.len(), blocks.min(groups.blocks), true);
         let size = self.tile.output;
         let [_, width] = Pooled::size(&args.geometry);
         // tiles without a whole window are left out
@@ -110,7 +111,7 @@ impl Winograd {
         let tiles = first..pixels.end.div_ceil(tile_row) * across;
         // whole rows of tiles where there is room: fewer and longer strips
         let unit = if count >= across { across } else { 1 };
-        let work = Work { form, blocks, across, tiles, count, unit };
+        let work = Work { form, groups, blocks, across, tiles, count, unit };
         let (strip, scratch) = scratch.split_at_mut(self.tile.outputs() * count);
         self.each_block(args, &work, scratch, &mut |sums| {
             let mut m = sums.m;
@@ -151,7 +152,7 @@ impl Winograd {
     /// What the rest relies on; gives the number of output blocks.
     fn check_pooled(
         &self,
-        form: WeightForm,
+        (form, groups): (WeightForm, Groups),
         args: &ConvArgs<'_>,
         pool: Pooled,
         pixels: &Range<usize>,
@@ -166,9 +167,8 @@ impl Winograd {
         assert!(!pool.halves || out.len().is_multiple_of(2), "MaxMin fills two halves");
         assert!(out.iter().all(|out| out.len() == pixels.len()), "a slice holds the pixels of the range");
         let blocks = pool.blocks(out.len());
-        args.check_layer(blocks);
         args.epilogue.check_operands(args.geometry.out_pixels(), blocks);
-        self.check_layer(form, args, blocks);
+        self.check_groups(form, groups, args, blocks);
         let tile_row = self.tile.output / POOL * width;
         let whole = |pixel: usize| pixel.is_multiple_of(tile_row.max(1)) || pixel == plane;
         assert!(whole(pixels.start) && whole(pixels.end), "parts are cut between rows of tiles");

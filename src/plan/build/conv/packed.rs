@@ -87,7 +87,12 @@ impl<'g> Builder<'g> {
         let residual_scale = self.residual_scale_of(layer, output);
         let start = self.weights.len();
         let per_group = (outputs * channels * taps).max(1);
+        // Winograd's of groups that share blocks are these before their transform: one input block with so many live lanes
+        let of_shared_blocks = algorithm == Algorithm::Grouped || layer.groups > 1 && channels < LANES;
         let pack = |add: &mut dyn FnMut(Block)| {
+            if of_shared_blocks {
+                return pack_grouped(weights, output.channels(), channels, taps).into_iter().for_each(add);
+            }
             for values in weights.chunks(per_group) {
                 let filters = Filters { values, outputs, channels, taps };
                 filters.pack_by_block(&layout, &mut |block| add(block));
@@ -97,9 +102,6 @@ impl<'g> Builder<'g> {
         match algorithm {
             Algorithm::Depthwise => {
                 self.push_weights(&pack_depthwise(weights, taps, input));
-            }
-            Algorithm::Grouped => {
-                self.push_weights(&pack_grouped(weights, output.channels(), channels, taps));
             }
             Algorithm::Winograd(tile, WeightForm::Stored) => {
                 let mut plain = Vec::with_capacity(weights.len().div_ceil(LANES));
