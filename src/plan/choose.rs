@@ -37,13 +37,15 @@ impl Algorithm {
             Algorithm::Dense => "dense",
             Algorithm::Depthwise => "depthwise",
             Algorithm::PlainImage => "plain-image",
-            Algorithm::Winograd(tile, form) => match (tile.output, form) {
-                (2, WeightForm::Stored) => "winograd-2",
-                (2, WeightForm::Plain) => "winograd-2-plain-weights",
-                (4, WeightForm::Stored) => "winograd-4",
-                (4, WeightForm::Plain) => "winograd-4-plain-weights",
-                (_, WeightForm::Stored) => "winograd-6",
-                (_, WeightForm::Plain) => "winograd-6-plain-weights",
+            Algorithm::Winograd(tile, form) => match (tile.output, tile.stride, form) {
+                (_, 2, WeightForm::Stored) => "winograd-2-stride-2",
+                (_, 2, WeightForm::Plain) => "winograd-2-stride-2-plain-weights",
+                (2, _, WeightForm::Stored) => "winograd-2",
+                (2, _, WeightForm::Plain) => "winograd-2-plain-weights",
+                (4, _, WeightForm::Stored) => "winograd-4",
+                (4, _, WeightForm::Plain) => "winograd-4-plain-weights",
+                (_, _, WeightForm::Stored) => "winograd-6",
+                (_, _, WeightForm::Plain) => "winograd-6-plain-weights",
             },
             Algorithm::Pointwise => "pointwise",
             Algorithm::FewOutputs => "few-outputs",
@@ -90,12 +92,13 @@ pub struct Choice {
 }
 
 /// The tiles that have kernels.
-const TILES: [WinogradTile; 5] = [
-    WinogradTile { output: 2, kernel: 3 },
-    WinogradTile { output: 4, kernel: 3 },
-    WinogradTile { output: 6, kernel: 3 },
-    WinogradTile { output: 2, kernel: 5 },
-    WinogradTile { output: 4, kernel: 5 },
+const TILES: [WinogradTile; 6] = [
+    WinogradTile { output: 2, kernel: 3, stride: 1 },
+    WinogradTile { output: 4, kernel: 3, stride: 1 },
+    WinogradTile { output: 6, kernel: 3, stride: 1 },
+    WinogradTile { output: 2, kernel: 5, stride: 1 },
+    WinogradTile { output: 4, kernel: 5, stride: 1 },
+    WinogradTile { output: 2, kernel: 3, stride: 2 },
 ];
 
 /// Algorithms that can be asked for.
@@ -214,7 +217,7 @@ const SOME_TILES: usize = 16;
 /// Winograd tiles of 4x4 outputs or of 2x2: which are faster, and why. `docs/winograd.md` has the measurements.
 fn tile_by_shape(shape: &ConvShape, kernel: usize, options: &PlanOptions) -> (usize, String) {
     let g = &shape.geometry;
-    let [two, four] = [2, 4].map(|output| WinogradTile { output, kernel });
+    let [two, four] = [2, 4].map(|output| WinogradTile { output, kernel, stride: 1 });
     let products = |tile: WinogradTile| tile.tiles(g.out_height, g.out_width) * tile.positions();
     let at_most = |share: f64| products(four) as f64 <= share * products(two) as f64;
     let of_one_map = four.tiles(g.out_height, g.out_width);
@@ -236,7 +239,7 @@ fn tile_by_shape(shape: &ConvShape, kernel: usize, options: &PlanOptions) -> (us
 /// Whether transformed weights stay in the second-level cache.
 fn stays_in_cache(shape: &ConvShape, tile: WinogradTile, options: &PlanOptions) -> bool {
     let channels = shape.in_channels / shape.groups;
-    let weights = tile.positions() * channels * (shape.out_channels / shape.groups) * size_of::<f32>();
+    let weights = tile.weights() * channels * (shape.out_channels / shape.groups) * size_of::<f32>();
     weights <= options.l2_bytes + options.l2_bytes / 2
 }
 
@@ -263,8 +266,13 @@ fn any_winograd(shape: &ConvShape, options: &PlanOptions) -> Result<(Algorithm, 
         [5, 5] => 5,
         _ => return Err("the window is neither 3x3 nor 5x5".into()),
     };
-    if g.stride != [1, 1] || g.dilation != [1, 1] {
-        return Err("it has a stride or a dilation".into());
+    let stride = match g.stride {
+        [1, 1] => 1,
+        [2, 2] => 2,
+        _ => return Err("its stride is neither 1 nor 2 in both directions".into()),
+    };
+    if g.dilation != [1, 1] {
+        return Err("it has a dilation".into());
     }
     if shape.groups > 1 && !shape.groups_are_blocks {
         return Err("groups are no whole blocks".into());
@@ -273,11 +281,15 @@ fn any_winograd(shape: &ConvShape, options: &PlanOptions) -> Result<(Algorithm, 
     let (output, reason) = match options.winograd {
         Winograd::Off => return Err("switched off".into()),
         Winograd::Tile(output) => (output, "the tile asked for".to_owned()),
+        Winograd::Auto if stride == 2 => (2, "25 products in place of 36".to_owned()),
         Winograd::Auto => tile_by_shape(shape, kernel, options),
     };
-    let wanted = WinogradTile { output, kernel };
+    let wanted = WinogradTile { output, kernel, stride };
     if !TILES.contains(&wanted) {
-        return Err(format!("there is no tile of {output}x{output} outputs for a {kernel}x{kernel} window"));
+        let with = if stride == 2 { " with stride 2" } else { "" };
+        return Err(format!(
+            "there is no tile of {output}x{output} outputs for a {kernel}x{kernel} window{with}"
+        ));
     }
     let (tile, reason) = within_error(wanted, channels, options, reason)?;
     // Many maps' tiles make up for the transform, and weights that stream are fewer: as fast, without any growth.

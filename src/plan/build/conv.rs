@@ -373,7 +373,7 @@ impl<'g> Builder<'g> {
     /// Whether a layer's transformed weights are too many for the second-level cache.
     fn is_streamed(&self, tile: WinogradTile, [channels, outputs]: [usize; 2]) -> bool {
         let l2 = self.options.l2_bytes;
-        tile.positions() * channels * outputs * size_of::<f32>() > l2 + l2 / 2
+        tile.weights() * channels * outputs * size_of::<f32>() > l2 + l2 / 2
     }
 
     fn push_conv(

@@ -41,7 +41,7 @@ pub(crate) fn transform<S: Simd, const T: usize, const R: usize>(
     u: &mut [Block],
     stride: usize,
 ) {
-    let size = domain.size;
+    let size = domain.weights_size;
     assert!(size <= T && taps <= R, "room for the tile");
     let index = row.index;
     let row = WeightRow::new(simd, domain, taps, index);
@@ -67,6 +67,13 @@ pub(crate) fn transform<S: Simd, const T: usize, const R: usize>(
                     let row = &block[tap * taps * live..];
                     unroll!(c < taps of R, { values[c] = simd.mul(*weight, simd.load(&row[c * live + lane])) });
                 }
+                WeightRow::Sum => unroll!(c < taps of R, {
+                    let [first, last] = [0, (taps - 1) * taps * live].map(
+                        #[inline(always)]
+                        |row| simd.load(&block[row + c * live + lane]),
+                    );
+                    values[c] = simd.add(first, last);
+                }),
                 WeightRow::Pair(pair) => {
                     unroll!(c < taps of R, {
                         let mut column = [simd.splat(0.0); R];
@@ -76,7 +83,11 @@ pub(crate) fn transform<S: Simd, const T: usize, const R: usize>(
                 }
             }
             let values = transform::weights::<S, T, R>(simd, domain, taps, &values);
-            unroll!(c < size of T, { simd.store(&mut u[c * stride + k], values[c]) });
+            unroll!(c < size of T, {
+                if c < size {
+                    simd.store(&mut u[c * stride + k], values[c]);
+                }
+            });
             k += 1;
         }
         first += taps * taps * live;
