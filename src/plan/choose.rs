@@ -236,6 +236,24 @@ fn tile_by_shape(shape: &ConvShape, kernel: usize, options: &PlanOptions) -> (us
     }
 }
 
+/// Tiles of a map with stride 2 below which too few meet each weight.
+const FEW_STRIDED_TILES: usize = 9;
+
+/// Whether a tile with stride 2 is faster than direct convolution, which takes 1.44 times its products at most. It looks at one
+/// map: fragments and their baseline are alike.
+fn strided_pays(shape: &ConvShape, tile: WinogradTile, form: WeightForm) -> Result<(), String> {
+    let [height, width] = [shape.geometry.out_height, shape.geometry.out_width];
+    let tiles = tile.tiles(height, width);
+    let products = (tiles * tile.positions()) as f64 / (height * width * shape.geometry.taps()) as f64;
+    if form == WeightForm::Plain {
+        return Err("with stride 2, transforming weights costs what it saves".into());
+    }
+    if tiles < FEW_STRIDED_TILES || products > 0.9 {
+        return Err(format!("with stride 2, {tiles} tiles by {products:.2} of the products do not pay"));
+    }
+    Ok(())
+}
+
 /// Whether transformed weights stay in the second-level cache.
 fn stays_in_cache(shape: &ConvShape, tile: WinogradTile, options: &PlanOptions) -> bool {
     let channels = shape.in_channels / shape.groups;
@@ -254,6 +272,9 @@ fn winograd(shape: &ConvShape, options: &PlanOptions) -> Result<(Algorithm, Stri
     }
     if height.min(width) < tile.output {
         return Err(format!("the {height}x{width} map is smaller than a tile"));
+    }
+    if tile.stride == 2 {
+        strided_pays(shape, tile, form)?;
     }
     Ok((Algorithm::Winograd(tile, form), reason))
 }
@@ -281,7 +302,7 @@ fn any_winograd(shape: &ConvShape, options: &PlanOptions) -> Result<(Algorithm, 
     let (output, reason) = match options.winograd {
         Winograd::Off => return Err("switched off".into()),
         Winograd::Tile(output) => (output, "the tile asked for".to_owned()),
-        Winograd::Auto if stride == 2 => (2, "25 products in place of 36".to_owned()),
+        Winograd::Auto if stride == 2 => (2, "with stride 2, 25 products in place of 36".to_owned()),
         Winograd::Auto => tile_by_shape(shape, kernel, options),
     };
     let wanted = WinogradTile { output, kernel, stride };
@@ -442,6 +463,58 @@ mod tests {
         assert!(none.why.contains("1 is allowed"), "{}", none.why);
         // A tile asked for by name is not replaced by another.
         assert_eq!(chosen(Winograd::Tile(4), Some(5.0)).algorithm.name(), "direct");
+    }
+
+    fn strided(channels: usize, size: usize) -> ConvShape {
+        let mut shape = shape(channels, size);
+        shape.geometry.stride = [2, 2];
+        (shape.geometry.out_height, shape.geometry.out_width) = (size.div_ceil(2), size.div_ceil(2));
+        shape
+    }
+
+    /// What `docs/winograd.md` measured with stride 2.
+    #[test]
+    fn strides_are_chosen_by_tiles_and_products() {
+        let options = PlanOptions::default();
+        let name = |shape: &ConvShape, options: &PlanOptions| choose(shape, options).algorithm.name();
+        for (size, wanted) in
+            [(56, "winograd-2-stride-2"), (16, "winograd-2-stride-2"), (12, "winograd-2-stride-2")]
+                .into_iter()
+                .chain([(14, "direct"), (10, "direct"), (8, "direct"), (2, "direct")])
+        {
+            assert_eq!(name(&strided(64, size), &options), wanted, "{size}");
+            // maps are counted one by one
+            let maps = ConvShape { maps: 64, ..strided(64, size) };
+            assert_eq!(name(&maps, &options), wanted, "{size}");
+        }
+        assert_eq!(name(&strided(8, 56), &options), "direct");
+        let mut uneven = strided(64, 56);
+        (uneven.geometry.stride, uneven.geometry.out_width) = ([2, 1], 56);
+        assert_eq!(name(&uneven, &options), "direct");
+        let of = |winograd, conv, compact_weights| PlanOptions {
+            winograd,
+            conv,
+            compact_weights,
+            ..PlanOptions::default()
+        };
+        let (off, auto) = (Winograd::Off, Winograd::Auto);
+        for (options, wanted) in [
+            (of(off, None, false), "direct"),
+            (of(Winograd::Tile(2), None, false), "winograd-2-stride-2"),
+            // no tile of that size has a stride
+            (of(Winograd::Tile(4), None, false), "direct"),
+            (of(auto, None, true), "direct"),
+            (of(auto, Some(Family::Winograd), true), "winograd-2-stride-2-plain-weights"),
+            (of(auto, Some(Family::Direct), false), "direct"),
+        ] {
+            assert_eq!(name(&strided(64, 56), &options), wanted, "{options:?}");
+        }
+        let forced = of(auto, Some(Family::Winograd), false);
+        assert_eq!(name(&strided(64, 8), &forced), "winograd-2-stride-2");
+        // Its error bound is below that of direct convolution.
+        let budget = |winograd_error| PlanOptions { winograd_error, ..PlanOptions::default() };
+        assert_eq!(name(&strided(64, 56), &budget(Some(0.6))), "winograd-2-stride-2");
+        assert_eq!(name(&strided(64, 56), &budget(Some(0.5))), "direct");
     }
 
     /// What `docs/winograd.md` measured.

@@ -20,7 +20,7 @@ impl Row {
     /// Whether weights of this domain and kernel are packed as a rule: a run starts from plain ones of small tiles. These
     /// have code for all sizes.
     pub(crate) const fn is_packed(domain: usize, kernel: usize) -> bool {
-        domain > 6 || kernel > 3
+        domain == 5 || domain > 6 || kernel > 3
     }
 }
 
