@@ -248,7 +248,7 @@ fn strided_pays(shape: &ConvShape, tile: WinogradTile, form: WeightForm) -> Resu
     if form == WeightForm::Plain {
         return Err("with stride 2, transforming weights costs what it saves".into());
     }
-    if tiles < FEW_STRIDED_TILES || products > 0.9 {
+    if tiles < FEW_STRIDED_TILES || products > 0.85 {
         return Err(format!("with stride 2, {tiles} tiles by {products:.2} of the products do not pay"));
     }
     Ok(())

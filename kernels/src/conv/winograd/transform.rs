@@ -20,6 +20,9 @@ pub(crate) mod stride_two;
 /// Most pairs of points that a domain has.
 const MOST: usize = 3;
 
+/// Positions of the domain for stride 2.
+pub(crate) const STRIDED: usize = 5;
+
 /// What the transforms of a domain are made of. All of it is known when compiling, but in the scalar path, which has one
 /// code for all domains.
 pub(crate) struct Domain {
@@ -47,13 +50,13 @@ impl Domain {
     /// The domain of 4, 6 or 8 points, or that of 5 positions for stride 2.
     #[inline(always)]
     pub(crate) const fn of(size: usize) -> &'static Domain {
-        const STRIDED: &Domain = &Domain { size: 5, weights_size: 4, strided: true, ..*FOUR };
+        const FIVE: &Domain = &Domain { size: STRIDED, weights_size: 4, strided: true, ..*FOUR };
         const FOUR: &Domain = &Domain::new([1.0, 0.0, 0.0], 1);
         const SIX: &Domain = &Domain::new([0.625, 1.5, 0.0], 2);
         const EIGHT: &Domain = &Domain::new([0.5, 1.0, 2.0], 3);
         match size {
             4 => FOUR,
-            5 => STRIDED,
+            STRIDED => FIVE,
             6 => SIX,
             8 => EIGHT,
             _ => panic!("domains have 4, 5, 6 or 8 positions"),

@@ -5,7 +5,7 @@
 
 use crate::conv::live;
 use crate::conv::winograd::WinogradTile;
-use crate::conv::winograd::transform::{self, Domain, WeightRow};
+use crate::conv::winograd::transform::{self, Domain, STRIDED, WeightRow};
 use crate::simd::{Simd, unroll};
 use crate::{Block, LANES};
 
@@ -17,10 +17,10 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// Whether weights of this domain and kernel are packed as a rule: a run starts from plain ones of small tiles. These
-    /// have code for all sizes.
+    /// Whether weights of this domain and kernel are packed as a rule: a run starts from plain ones of small tiles with
+    /// stride 1. The others have code for all sizes.
     pub(crate) const fn is_packed(domain: usize, kernel: usize) -> bool {
-        domain == 5 || domain > 6 || kernel > 3
+        domain == STRIDED || domain > 6 || kernel > 3
     }
 }
 
