@@ -72,7 +72,7 @@ pub enum Winograd {
     Auto,
     /// None.
     Off,
-    /// Only this output tile.
+    /// Only this output tile; with stride 2 there is one of 2 only.
     Tile(usize),
 }
 

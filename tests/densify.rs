@@ -115,6 +115,37 @@ fn baseline_positions_are_bitwise_equal() {
     assert!(nets as u64 > cases() / 2 && heads > 0, "{nets} nets, {heads} heads");
 }
 
+/// A layer whose stride is removed is that layer on each of four phases, by the tile with stride 2 as before; so is one that
+/// keeps its stride behind it.
+#[test]
+fn strided_winograd_layers_equal_their_baseline() {
+    for (size, compact_weights) in [([41, 44], false), ([45, 24], false), ([57, 60], false), ([57, 60], true)]
+    {
+        let mut net = Net::new(21, 20, size);
+        let x = net.conv(net.graph.inputs[0], 32, 3, 2, [1, 1], 1);
+        let x = net.relu(x);
+        let x = net.conv(x, 40, 3, 2, [1, 1], 1);
+        let graph = net.finish(x);
+        let x = input(&graph, 3);
+        let options = options(None, false);
+        let options = Options { plan: PlanOptions { compact_weights, ..options.plan.clone() }, ..options };
+        let steps = |graph: &Graph| {
+            let model = Model::new(graph.clone(), &options).expect("a checked graph is planned");
+            model.plan().steps.iter().filter(|step| step.algorithm == "winograd-2-stride-2").count()
+        };
+        let own = steps(&graph);
+        assert_eq!(own, if compact_weights { 0 } else { 2 }, "{size:?}");
+        for last in [1, 2] {
+            let Dense { graph: dense, outputs, .. } =
+                graph.densify(&Selection::Last(last)).expect("two strides");
+            // each removed stride is four phases of what it was
+            assert!(compact_weights || steps(&dense) >= own + 3, "{size:?}: {} and {own}", steps(&dense));
+            let (small, large) = (run(&graph, &options, &x), run(&dense, &options, &x));
+            assert_eq!(mismatches(&small, &large, outputs[0].step), 0, "{size:?}, last {last}");
+        }
+    }
+}
+
 #[test]
 fn fragments_equal_the_dilated_form() {
     let mut split = 0;

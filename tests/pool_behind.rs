@@ -33,6 +33,7 @@ struct Case {
     outputs: usize,
     groups: usize,
     kernel: usize,
+    stride: usize,
     tile: usize,
     size: [usize; 2],
     after: Activation,
@@ -46,6 +47,7 @@ const PLAIN: Case = Case {
     outputs: 40,
     groups: 1,
     kernel: 3,
+    stride: 1,
     tile: 4,
     size: [16, 20],
     after: Activation::Relu,
@@ -65,6 +67,9 @@ fn cases() -> Vec<Case> {
         Case { tile: 6, size: [31, 26], compact_weights: true, ..PLAIN },
         Case { kernel: 5, after: Activation::Clip { low: -0.25, high: 0.5 }, ..PLAIN },
         Case { channels: 128, outputs: 256, size: [56, 30], ..PLAIN },
+        Case { stride: 2, tile: 2, size: [31, 45], ..PLAIN },
+        Case { stride: 2, tile: 2, size: [12, 5], compact_weights: true, ..PLAIN },
+        Case { stride: 2, tile: 2, channels: 128, outputs: 256, size: [60, 57], ..PLAIN },
     ]
 }
 
@@ -93,7 +98,7 @@ fn graph(case: &Case, behind: Behind, pool: Pool, numbers: &mut Numbers) -> Grap
     let pad = case.kernel / 2;
     let conv = Conv {
         kernel: [case.kernel; 2],
-        stride: [1; 2],
+        stride: [case.stride; 2],
         dilation: [1; 2],
         pads: Pads { top: pad, left: pad, bottom: pad, right: pad },
         groups: case.groups,

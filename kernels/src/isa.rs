@@ -130,7 +130,7 @@ pub struct Kernels {
     /// Blocks to plain.
     pub unpack: Kernel<UnpackFn>,
     /// Winograd convolution, one entry per tile.
-    pub winograd: [Winograd; 5],
+    pub winograd: [Winograd; 6],
     /// Softmax over channels.
     pub softmax: Kernel<SoftmaxFn>,
     /// Local response normalization.

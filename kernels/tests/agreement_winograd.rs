@@ -16,7 +16,13 @@ use sinew_kernels::epilogue::Epilogue;
 use sinew_kernels::isa::{self, Isa};
 use sinew_kernels::{Block, LANES};
 
-const TILES: [(usize, usize); 5] = [(2, 3), (4, 3), (6, 3), (2, 5), (4, 5)];
+const TILES: [WinogradTile; 6] = [tile(2, 3), tile(4, 3), tile(6, 3), tile(2, 5), tile(4, 5), STRIDED];
+
+const STRIDED: WinogradTile = WinogradTile { output: 2, kernel: 3, stride: 2 };
+
+const fn tile(output: usize, kernel: usize) -> WinogradTile {
+    WinogradTile { output, kernel, stride: 1 }
+}
 
 /// Values that fill the mantissa, from -1 to 1.
 struct Random(u64);
@@ -57,22 +63,21 @@ struct Layer {
 
 impl Layer {
     fn new(
-        tile: (usize, usize),
+        tile: WinogradTile,
         (height, width): (usize, usize),
         pads: [usize; 4],
         lanes: &[u8],
         out_blocks: usize,
         seed: u64,
     ) -> Self {
-        let tile = WinogradTile { output: tile.0, kernel: tile.1 };
-        let r = tile.kernel;
+        let WinogradTile { kernel: r, stride, .. } = tile;
         let geometry = ConvGeometry {
             in_height: height,
             in_width: width,
-            out_height: height + pads[0] + pads[1] + 1 - r,
-            out_width: width + pads[2] + pads[3] + 1 - r,
+            out_height: (height + pads[0] + pads[1] - r) / stride + 1,
+            out_width: (width + pads[2] + pads[3] - r) / stride + 1,
             kernel: [r, r],
-            stride: [1, 1],
+            stride: [stride; 2],
             dilation: [1, 1],
             pad_top: pads[0],
             pad_left: pads[2],
@@ -86,7 +91,7 @@ impl Layer {
             }
         }
         let plain = random.blocks(out_blocks * channels * r * r);
-        let mut packed = vec![[f32::NAN; LANES]; out_blocks * channels * tile.positions()];
+        let mut packed = vec![[f32::NAN; LANES]; out_blocks * channels * tile.weights()];
         find(Isa::Scalar, tile).pack(lanes, &plain, &mut packed);
         let bias = random.blocks(out_blocks);
         Layer {
@@ -180,7 +185,8 @@ impl Layer {
     /// pixel and lane `(value, bound)`.
     fn reference(&self) -> Vec<[(f64, f64); LANES]> {
         let geometry = &self.geometry;
-        let (r, t, m) = (self.tile.kernel, self.tile.domain(), self.tile.output);
+        let WinogradTile { kernel: r, output: m, stride } = self.tile;
+        let t = self.tile.domain();
         let (input_matrix, weight_matrix, output_matrix) = matrices(self.tile);
         let channels: usize = self.lanes.iter().map(|live| usize::from(*live)).sum();
         let constant = bound_constant(self.tile) * (channels + 2) as f64 * f64::from(f32::EPSILON);
@@ -230,8 +236,8 @@ impl Layer {
             for (y0, x0) in tiles_of(geometry, m) {
                 let mut sums = vec![vec![0.0; t]; t];
                 for ((in_block, in_lane, ..), u) in channel_list.iter().zip(&transformed) {
-                    let y = |r: usize| (y0 + r) as isize - geometry.pad_top as isize;
-                    let x = |c: usize| (x0 + c) as isize - geometry.pad_left as isize;
+                    let y = |r: usize| (y0 * stride + r) as isize - geometry.pad_top as isize;
+                    let x = |c: usize| (x0 * stride + c) as isize - geometry.pad_left as isize;
                     let row = |r: usize| (0..t).map(|c| pixel(*in_block, y(r), x(c), *in_lane)).collect();
                     let v = magnitudes(&input_matrix, &(0..t).map(row).collect());
                     for (sum, (u, v)) in
@@ -246,8 +252,8 @@ impl Layer {
                         let mut value = 0.0;
                         for ((in_block, in_lane, ..), g) in channel_list.iter().zip(&weights) {
                             for (tap, g) in g.iter().flatten().enumerate() {
-                                let y = (y + tap / r) as isize - geometry.pad_top as isize;
-                                let x = (x + tap % r) as isize - geometry.pad_left as isize;
+                                let y = (y * stride + tap / r) as isize - geometry.pad_top as isize;
+                                let x = (x * stride + tap % r) as isize - geometry.pad_left as isize;
                                 value += g * pixel(*in_block, y, x, *in_lane);
                             }
                         }
@@ -273,8 +279,17 @@ fn find(isa: Isa, tile: WinogradTile) -> &'static Winograd {
 
 type Matrix = Vec<Vec<f64>>;
 
-/// B', G and A' by the construction for any points: not the kernels' even and odd halves.
+/// B', G and A' by the construction for any points: not the kernels' even and odd halves. With stride 2 by hand.
 fn matrices(tile: WinogradTile) -> (Matrix, Matrix, Matrix) {
+    if tile == STRIDED {
+        let of = |rows: &[&[i8]]| -> Matrix {
+            rows.iter().map(|row| row.iter().copied().map(f64::from).collect()).collect()
+        };
+        let input: [&[i8]; 5] =
+            [&[1, 0, -1, 0, 0], &[0, 0, 1, 0, 0], &[0, 0, -1, 0, 1], &[0, 1, 0, 0, 0], &[0, 0, 0, 1, 0]];
+        let weight: [&[i8]; 5] = [&[1, 0, 0], &[1, 0, 1], &[0, 0, 1], &[0, 1, 0], &[0, 1, 0]];
+        return (of(&input), of(&weight), of(&[&[1, 1, 0, 1, 0], &[0, 1, 1, 0, 1]]));
+    }
     let points: &[f64] = match tile.domain() {
         4 => &[0.0, 1.0, -1.0],
         6 => &[0.0, 0.625, -0.625, 1.5, -1.5],
@@ -314,11 +329,12 @@ fn matrices(tile: WinogradTile) -> (Matrix, Matrix, Matrix) {
 
 /// The constant of the error bound, derived in `docs/winograd.md`.
 fn bound_constant(tile: WinogradTile) -> f64 {
-    match (tile.output, tile.kernel) {
-        (2, 3) => 2.6,
-        (4, 3) => 3.2,
-        (6, 3) => 3.9,
-        (2, 5) => 3.6,
+    match (tile.output, tile.kernel, tile.stride) {
+        (2, 3, 2) => 1.2,
+        (2, 3, _) => 2.6,
+        (4, 3, _) => 3.2,
+        (6, 3, _) => 3.9,
+        (2, 5, _) => 3.6,
         _ => 4.2,
     }
 }
@@ -368,10 +384,10 @@ fn agree(layer: &Layer, count: usize) {
 
 /// The layer on maps of other sizes: the same weights, other operands.
 fn on_maps(layer: &Layer, sizes: &[(usize, usize)], seed: u64) -> Vec<Layer> {
-    let tile = (layer.tile.output, layer.tile.kernel);
+    let tile = layer.tile;
     let mut maps = Vec::new();
     for (index, &(height, width)) in sizes.iter().enumerate() {
-        let size = (height.max(tile.1), width.max(tile.1));
+        let size = (height.max(tile.kernel), width.max(tile.kernel));
         let seed = seed.wrapping_add(index as u64);
         let mut map = Layer::new(tile, size, [1, 1, 2, 0], &layer.lanes, layer.out_blocks(), seed);
         let residual = || Random(seed | 4).blocks(layer.out_blocks() * map.geometry.out_pixels());
@@ -447,7 +463,7 @@ prop_compose! {
         seed in any::<u64>(),
     ) -> Layer {
         // a window must fit into the padded input
-        let (height, width) = (height.max(tile.1), width.max(tile.1));
+        let (height, width) = (height.max(tile.kernel), width.max(tile.kernel));
         let mut layer = Layer::new(tile, (height, width), pads, &lanes, out_blocks, seed);
         let mut random = Random(seed | 2);
         if has_residual {
@@ -517,11 +533,20 @@ proptest! {
 #[test]
 fn usual_sizes_agree() {
     require_tables();
-    for (tile, size) in
-        [((4, 3), 7), ((2, 3), 7), ((4, 3), 14), ((6, 3), 13), ((4, 3), 1), ((2, 5), 7), ((4, 5), 9)]
-    {
-        let pad = tile.1 / 2;
-        let layer = Layer::new(tile, (size.max(tile.1), size), [pad; 4], &[16, 16, 5], 5, 77);
+    for (tile, size) in [
+        (tile(4, 3), 7),
+        (tile(2, 3), 7),
+        (tile(4, 3), 14),
+        (tile(6, 3), 13),
+        (tile(4, 3), 1),
+        (tile(2, 5), 7),
+        (tile(4, 5), 9),
+        (STRIDED, 1),
+        (STRIDED, 14),
+        (STRIDED, 15),
+    ] {
+        let pad = tile.kernel / 2;
+        let layer = Layer::new(tile, (size.max(tile.kernel), size), [pad; 4], &[16, 16, 5], 5, 77);
         for count in [1, 5, layer.tiles()] {
             agree(&layer, count);
         }
@@ -541,8 +566,8 @@ fn long_sums_agree() {
 fn reductions_in_chunks_agree() {
     let mut lanes = [16; 42];
     lanes[20] = 7;
-    for tile in [(2, 3), (4, 3)] {
-        let layer = Layer::new(tile, (10, 11), [1; 4], &lanes, 5, 9);
+    for (tile, size) in [(tile(2, 3), (10, 11)), (tile(4, 3), (10, 11)), (STRIDED, (17, 21))] {
+        let layer = Layer::new(tile, size, [1; 4], &lanes, 5, 9);
         for count in [9, 24] {
             agree(&layer, count);
         }
@@ -555,7 +580,7 @@ fn errors_keep_the_derived_bound() {
         let mut worst = 0f64;
         let mut against_direct = 0f64;
         for (lanes, size) in [(&[3u8][..], 9), (&[16], 8), (&[16, 9], 11)] {
-            let pad = tile.1 / 2;
+            let pad = tile.kernel / 2;
             let mut layer = Layer::new(tile, (size, size + 1), [pad; 4], lanes, 1, 99 + size as u64);
             layer.bias.fill([0.0; LANES]);
             let out = layer.run(find(Isa::Scalar, layer.tile), WeightForm::Stored, layer.tiles());
@@ -568,28 +593,25 @@ fn errors_keep_the_derived_bound() {
                 }
             }
         }
-        println!(
-            "F({0}x{0},{1}x{1}): largest error {against_direct:.2e}, {worst:.4} of the bound",
-            tile.0, tile.1
-        );
+        println!("{tile:?}: largest error {against_direct:.2e}, {worst:.4} of the bound");
         assert!(worst > 1e-4, "the reference is not rounded like the kernel");
     }
 }
 
 #[test]
 fn error_factors_are_those_of_the_matrices() {
-    for (output, kernel) in TILES {
-        let tile = WinogradTile { output, kernel };
+    for tile in TILES {
         let (input, weight, result) = matrices(tile);
         let sums: Vec<f64> = input.iter().map(|row| row.iter().map(|x| x.abs()).sum()).collect();
         // The transforms are separable: the largest over taps and outputs is that of one direction, squared.
         let of = |tap: usize, y: usize| -> f64 {
             (0..tile.domain()).map(|xi| (result[y][xi] * weight[xi][tap]).abs() * sums[xi]).sum()
         };
-        let line = (0..kernel).flat_map(|tap| (0..output).map(move |y| of(tap, y))).fold(0.0, f64::max);
+        let line =
+            (0..tile.kernel).flat_map(|tap| (0..tile.output).map(move |y| of(tap, y))).fold(0.0, f64::max);
         let channels = 64;
         let bound = bound_constant(tile) * (channels + 2) as f64 * line * line;
-        let direct = (kernel * kernel * channels + 2) as f64;
+        let direct = (tile.kernel * tile.kernel * channels + 2) as f64;
         let factor = tile.error_factor(channels);
         assert!(factor <= bound / direct, "{tile:?}: {factor} is above the documented bound");
         // The documented constant is that of one channel, the largest: n / 6 there, n / 2 / (channels + 2) here.

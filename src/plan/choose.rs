@@ -38,13 +38,15 @@ impl Algorithm {
             Algorithm::Dense => "dense",
             Algorithm::Depthwise => "depthwise",
             Algorithm::PlainImage => "plain-image",
-            Algorithm::Winograd(tile, form) => match (tile.output, form) {
-                (2, WeightForm::Stored) => "winograd-2",
-                (2, WeightForm::Plain) => "winograd-2-plain-weights",
-                (4, WeightForm::Stored) => "winograd-4",
-                (4, WeightForm::Plain) => "winograd-4-plain-weights",
-                (_, WeightForm::Stored) => "winograd-6",
-                (_, WeightForm::Plain) => "winograd-6-plain-weights",
+            Algorithm::Winograd(tile, form) => match (tile.output, tile.stride, form) {
+                (_, 2, WeightForm::Stored) => "winograd-2-stride-2",
+                (_, 2, WeightForm::Plain) => "winograd-2-stride-2-plain-weights",
+                (2, _, WeightForm::Stored) => "winograd-2",
+                (2, _, WeightForm::Plain) => "winograd-2-plain-weights",
+                (4, _, WeightForm::Stored) => "winograd-4",
+                (4, _, WeightForm::Plain) => "winograd-4-plain-weights",
+                (_, _, WeightForm::Stored) => "winograd-6",
+                (_, _, WeightForm::Plain) => "winograd-6-plain-weights",
             },
             Algorithm::Pointwise => "pointwise",
             Algorithm::FewOutputs => "few-outputs",
@@ -103,12 +105,13 @@ pub struct Choice {
 }
 
 /// The tiles that have kernels.
-const TILES: [WinogradTile; 5] = [
-    WinogradTile { output: 2, kernel: 3 },
-    WinogradTile { output: 4, kernel: 3 },
-    WinogradTile { output: 6, kernel: 3 },
-    WinogradTile { output: 2, kernel: 5 },
-    WinogradTile { output: 4, kernel: 5 },
+const TILES: [WinogradTile; 6] = [
+    WinogradTile { output: 2, kernel: 3, stride: 1 },
+    WinogradTile { output: 4, kernel: 3, stride: 1 },
+    WinogradTile { output: 6, kernel: 3, stride: 1 },
+    WinogradTile { output: 2, kernel: 5, stride: 1 },
+    WinogradTile { output: 4, kernel: 5, stride: 1 },
+    WinogradTile { output: 2, kernel: 3, stride: 2 },
 ];
 
 /// Algorithms that can be asked for.
@@ -227,7 +230,7 @@ const SOME_TILES: usize = 16;
 /// Winograd tiles of 4x4 outputs or of 2x2: which are faster, and why. `docs/winograd.md` has the measurements.
 fn tile_by_shape(shape: &ConvShape, kernel: usize, options: &PlanOptions) -> (usize, String) {
     let g = &shape.geometry;
-    let [two, four] = [2, 4].map(|output| WinogradTile { output, kernel });
+    let [two, four] = [2, 4].map(|output| WinogradTile { output, kernel, stride: 1 });
     let products = |tile: WinogradTile| tile.tiles(g.out_height, g.out_width) * tile.positions();
     let at_most = |share: f64| products(four) as f64 <= share * products(two) as f64;
     let of_one_map = four.tiles(g.out_height, g.out_width);
@@ -246,10 +249,28 @@ fn tile_by_shape(shape: &ConvShape, kernel: usize, options: &PlanOptions) -> (us
     }
 }
 
+/// Tiles of a map with stride 2 below which too few meet each weight.
+const FEW_STRIDED_TILES: usize = 9;
+
+/// Whether a tile with stride 2 is faster than direct convolution, which takes 1.44 times its products at most. It looks at one
+/// map: fragments and their baseline are alike.
+fn strided_pays(shape: &ConvShape, tile: WinogradTile, form: WeightForm) -> Result<(), String> {
+    let [height, width] = [shape.geometry.out_height, shape.geometry.out_width];
+    let tiles = tile.tiles(height, width);
+    let products = (tiles * tile.positions()) as f64 / (height * width * shape.geometry.taps()) as f64;
+    if form == WeightForm::Plain {
+        return Err("with stride 2, transforming weights costs what it saves".into());
+    }
+    if tiles < FEW_STRIDED_TILES || products > 0.85 {
+        return Err(format!("with stride 2, {tiles} tiles by {products:.2} of the products do not pay"));
+    }
+    Ok(())
+}
+
 /// Whether transformed weights stay in the second-level cache.
 fn stays_in_cache(shape: &ConvShape, tile: WinogradTile, options: &PlanOptions) -> bool {
     let channels = shape.in_channels / shape.groups;
-    let weights = tile.positions() * channels * (shape.out_channels / shape.groups) * size_of::<f32>();
+    let weights = tile.weights() * channels * (shape.out_channels / shape.groups) * size_of::<f32>();
     weights <= options.l2_bytes + options.l2_bytes / 2
 }
 
@@ -265,11 +286,14 @@ fn winograd(shape: &ConvShape, options: &PlanOptions) -> Result<(Algorithm, Stri
     if channels < 16 {
         return Err("with less than 16 channels the transforms cost more than they save".into());
     }
-    if shape.groups_share_blocks() && tile.tiles(height, width) < SOME_TILES {
-        return Err(format!("few tiles on a {height}x{width} map, of few channels a group"));
+    if shape.groups_share_blocks() && (tile.stride == 2 || tile.tiles(height, width) < SOME_TILES) {
+        return Err("groups of few channels need many tiles and no stride to pay for transforms".into());
     }
     if height.min(width) < tile.output {
         return Err(format!("the {height}x{width} map is smaller than a tile"));
+    }
+    if tile.stride == 2 {
+        strided_pays(shape, tile, form)?;
     }
     Ok((Algorithm::Winograd(tile, form), reason))
 }
@@ -282,8 +306,13 @@ fn any_winograd(shape: &ConvShape, options: &PlanOptions) -> Result<(Algorithm, 
         [5, 5] => 5,
         _ => return Err("the window is neither 3x3 nor 5x5".into()),
     };
-    if g.stride != [1, 1] || g.dilation != [1, 1] {
-        return Err("it has a stride or a dilation".into());
+    let stride = match g.stride {
+        [1, 1] => 1,
+        [2, 2] => 2,
+        _ => return Err("its stride is neither 1 nor 2 in both directions".into()),
+    };
+    if g.dilation != [1, 1] {
+        return Err("it has a dilation".into());
     }
     if shape.groups > 1 && !shape.groups_are_blocks && !shape.groups_share_blocks() {
         return Err("groups are neither whole blocks nor 4 or 8 channels".into());
@@ -292,11 +321,15 @@ fn any_winograd(shape: &ConvShape, options: &PlanOptions) -> Result<(Algorithm, 
     let (output, reason) = match options.winograd {
         Winograd::Off => return Err("switched off".into()),
         Winograd::Tile(output) => (output, "the tile asked for".to_owned()),
+        Winograd::Auto if stride == 2 => (2, "with stride 2, 25 products in place of 36".to_owned()),
         Winograd::Auto => tile_by_shape(shape, kernel, options),
     };
-    let wanted = WinogradTile { output, kernel };
+    let wanted = WinogradTile { output, kernel, stride };
     if !TILES.contains(&wanted) {
-        return Err(format!("there is no tile of {output}x{output} outputs for a {kernel}x{kernel} window"));
+        let with = if stride == 2 { " with stride 2" } else { "" };
+        return Err(format!(
+            "there is no tile of {output}x{output} outputs for a {kernel}x{kernel} window{with}"
+        ));
     }
     let (tile, reason) = within_error(wanted, channels, options, reason)?;
     // Many maps' tiles make up for the transform, and weights that stream are fewer: as fast, without any growth.
@@ -466,6 +499,58 @@ mod tests {
             (algorithm(256, 7, 32), algorithm(192, 28, 32), algorithm(64, 28, 32)),
             ("grouped", "grouped", "grouped")
         );
+    }
+
+    fn strided(channels: usize, size: usize) -> ConvShape {
+        let mut shape = shape(channels, size);
+        shape.geometry.stride = [2, 2];
+        (shape.geometry.out_height, shape.geometry.out_width) = (size.div_ceil(2), size.div_ceil(2));
+        shape
+    }
+
+    /// What `docs/winograd.md` measured with stride 2.
+    #[test]
+    fn strides_are_chosen_by_tiles_and_products() {
+        let options = PlanOptions::default();
+        let name = |shape: &ConvShape, options: &PlanOptions| choose(shape, options).algorithm.name();
+        for (size, wanted) in
+            [(56, "winograd-2-stride-2"), (16, "winograd-2-stride-2"), (12, "winograd-2-stride-2")]
+                .into_iter()
+                .chain([(14, "direct"), (10, "direct"), (8, "direct"), (2, "direct")])
+        {
+            assert_eq!(name(&strided(64, size), &options), wanted, "{size}");
+            // maps are counted one by one
+            let maps = ConvShape { maps: 64, ..strided(64, size) };
+            assert_eq!(name(&maps, &options), wanted, "{size}");
+        }
+        assert_eq!(name(&strided(8, 56), &options), "direct");
+        let mut uneven = strided(64, 56);
+        (uneven.geometry.stride, uneven.geometry.out_width) = ([2, 1], 56);
+        assert_eq!(name(&uneven, &options), "direct");
+        let of = |winograd, conv, compact_weights| PlanOptions {
+            winograd,
+            conv,
+            compact_weights,
+            ..PlanOptions::default()
+        };
+        let (off, auto) = (Winograd::Off, Winograd::Auto);
+        for (options, wanted) in [
+            (of(off, None, false), "direct"),
+            (of(Winograd::Tile(2), None, false), "winograd-2-stride-2"),
+            // no tile of that size has a stride
+            (of(Winograd::Tile(4), None, false), "direct"),
+            (of(auto, None, true), "direct"),
+            (of(auto, Some(Family::Winograd), true), "winograd-2-stride-2-plain-weights"),
+            (of(auto, Some(Family::Direct), false), "direct"),
+        ] {
+            assert_eq!(name(&strided(64, 56), &options), wanted, "{options:?}");
+        }
+        let forced = of(auto, Some(Family::Winograd), false);
+        assert_eq!(name(&strided(64, 8), &forced), "winograd-2-stride-2");
+        // Its error bound is below that of direct convolution.
+        let budget = |winograd_error| PlanOptions { winograd_error, ..PlanOptions::default() };
+        assert_eq!(name(&strided(64, 56), &budget(Some(0.6))), "winograd-2-stride-2");
+        assert_eq!(name(&strided(64, 56), &budget(Some(0.5))), "direct");
     }
 
     /// What `docs/winograd.md` measured.

@@ -103,10 +103,10 @@ impl Stretch {
         let Form::Transformed(Transform { tile, lanes }) = &self.form else { return Some(self.blocks) };
         isa::supported()[0].winograd.iter().find(|kernel| kernel.tile == *tile)?;
         let channels: usize = lanes.iter().copied().map(usize::from).sum();
-        let per_block = tile.positions() * channels;
+        let per_block = tile.weights() * channels;
         let whole = per_block > 0 && self.blocks.is_multiple_of(per_block);
         let lanes_fit = lanes.iter().all(|&live| usize::from(live) <= LANES);
-        (whole && lanes_fit).then(|| self.blocks / tile.positions() * (tile.kernel * tile.kernel))
+        (whole && lanes_fit).then(|| self.blocks / tile.weights() * (tile.kernel * tile.kernel))
     }
 
     /// Bytes in a file.

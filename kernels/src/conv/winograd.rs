@@ -1,5 +1,5 @@
-//! Winograd convolution F(m x m, r x r), stride 1: tiles of m x m outputs from T x T inputs, T = m + r - 1, by T * T
-//! products per pair of channels instead of m * m * r * r.
+//! Winograd convolution F(m x m, r x r): tiles of m x m outputs from T x T inputs, T = m + r - 1, by T * T
+//! products per pair of channels instead of m * m * r * r; with stride 2, T = 2 (m - 1) + r.
 //!
 //! ```text
 //! input  [input block][pixel]                       weights  [output block][input block][tap][live lane]
@@ -11,7 +11,8 @@
 //!                         output  [output block][pixel]
 //! ```
 //!
-//! xi is one of the T * T positions, row by row; all are in blocks of 16 channels. From one xi to the next is an odd number of
+//! xi is one of the T * T positions, row by row; all are in blocks of 16 channels. With stride 2 some positions have the same
+//! weights: u holds each once. From one xi to the next is an odd number of
 //! blocks: with a power of two all T * T lines of a tile would meet in one or two sets of the first-level cache.
 //!
 //! Order of a result: transforms along a row first for the input, along a column first for weights and sums
@@ -46,12 +47,58 @@ pub struct WinogradTile {
     pub output: usize,
     /// Taps in each direction.
     pub kernel: usize,
+    /// Inputs from one output to the next in each direction: 1 or 2.
+    pub stride: usize,
 }
 
 impl WinogradTile {
     /// Inputs of a tile in each direction.
     pub const fn domain(self) -> usize {
-        self.output + self.kernel - 1
+        (self.output - 1) * self.stride + self.kernel
+    }
+
+    /// Transformed weights in each direction: the last ones of the `domain` positions have the same where there are fewer.
+    const fn weight_side(self) -> usize {
+        if self.stride == 1 { self.domain() } else { self.domain() - self.output + 1 }
+    }
+
+    /// Transformed weights per pair of channels.
+    pub const fn weights(self) -> usize {
+        self.weight_side() * self.weight_side()
+    }
+
+    /// The positions that take the transformed weight `index`.
+    fn positions_of(self, index: usize) -> impl Iterator<Item = usize> {
+        let (side, domain) = (self.weight_side(), self.domain());
+        let [rows, columns] =
+            [index / side, index % side].map(|at| at..if at + 1 < side { at + 1 } else { domain });
+        rows.flat_map(move |row| columns.clone().map(move |column| row * domain + column))
+    }
+
+    /// Positions that register tiles go over one after another, where each has so many blocks of weights: all, as many as a row has
+    /// weights, or one.
+    const fn at_once(self, weights: usize, count: usize) -> usize {
+        let all = weights * self.positions();
+        let near = all <= NEAR_WEIGHTS || all <= FEW_WEIGHTS && count <= FEW_TILES;
+        if near && self.stride == 1 {
+            self.positions()
+        } else if weights * self.weight_side() <= NEAR_WEIGHTS / 2 {
+            self.weight_side()
+        } else {
+            1
+        }
+    }
+
+    /// The positions of some transformed weights, `at_once` at a time.
+    fn runs(self, weights: Range<usize>, at_once: usize) -> impl Iterator<Item = Run> {
+        let (side, domain) = (self.weight_side(), self.domain());
+        weights.step_by(at_once).flat_map(move |weight| {
+            let run = self.positions_of(weight).map(move |xi| Run { weight, xi, len: at_once });
+            // positions behind such a run take its last weight once more
+            let last = weight + at_once - 1;
+            let again = self.positions_of(last).filter(move |xi| at_once > 1 && xi % domain >= side);
+            run.chain(again.map(move |xi| Run { weight: last, xi, len: 1 }))
+        })
     }
 
     /// Products per tile and pair of channels.
@@ -71,12 +118,13 @@ impl WinogradTile {
     /// For a tile that has no kernels.
     pub fn error_factor(self, channels: usize) -> f64 {
         // Roundings besides one per channel; the largest |A'| (|G| e |G'| * |B'| 1 |B|) |A| over single taps e.
-        let (roundings, largest) = match (self.output, self.kernel) {
-            (2, 3) => (14, 16.0),
-            (4, 3) => (18, 175.5),
-            (6, 3) => (22, 1565.0),
-            (2, 5) => (20, 175.5),
-            (4, 5) => (24, 1565.0),
+        let (roundings, largest) = match (self.output, self.kernel, self.stride) {
+            (2, 3, 1) => (14, 16.0),
+            (4, 3, 1) => (18, 175.5),
+            (6, 3, 1) => (22, 1565.0),
+            (2, 5, 1) => (20, 175.5),
+            (4, 5, 1) => (24, 1565.0),
+            (2, 3, 2) => (6, 9.0),
             _ => panic!("no such tile"),
         };
         let direct = self.kernel * self.kernel * channels + 2;
@@ -114,6 +162,13 @@ impl WinogradTile {
     const fn outputs(self) -> usize {
         self.output * self.output
     }
+}
+
+/// Positions from `xi` on that take the transformed weights from `weight` on.
+struct Run {
+    weight: usize,
+    xi: usize,
+    len: usize,
 }
 
 /// Which weights a run starts from.
@@ -187,7 +242,7 @@ const FEW_TILES: usize = 8;
 /// One algorithm on one instruction set.
 #[derive(Clone, Copy, Debug)]
 pub struct Winograd {
-    /// `winograd_<outputs of a tile>_<kernel>_<isa>`.
+    /// `winograd_<outputs of a tile>_<kernel>_<isa>`, with the stride before the last where it is not one.
     pub name: &'static str,
     /// The sizes.
     pub tile: WinogradTile,
@@ -209,37 +264,44 @@ macro_rules! winograd_kernels {
     };
     (@all @$kind:ident $isa:ident $($part:ident),*) => {
         [
-            $crate::conv::winograd::winograd_kernels!(@$kind $isa 2 3 4 $($part),*),
-            $crate::conv::winograd::winograd_kernels!(@$kind $isa 4 3 6 $($part),*),
-            $crate::conv::winograd::winograd_kernels!(@$kind $isa 6 3 8 $($part),*),
-            $crate::conv::winograd::winograd_kernels!(@$kind $isa 2 5 6 $($part),*),
-            $crate::conv::winograd::winograd_kernels!(@$kind $isa 4 5 8 $($part),*),
+            $crate::conv::winograd::winograd_kernels!(@$kind $isa 2 3 1 4 $($part),*),
+            $crate::conv::winograd::winograd_kernels!(@$kind $isa 4 3 1 6 $($part),*),
+            $crate::conv::winograd::winograd_kernels!(@$kind $isa 6 3 1 8 $($part),*),
+            $crate::conv::winograd::winograd_kernels!(@$kind $isa 2 5 1 6 $($part),*),
+            $crate::conv::winograd::winograd_kernels!(@$kind $isa 4 5 1 8 $($part),*),
+            $crate::conv::winograd::winograd_kernels!(@$kind $isa 2 3 2 5 $($part),*),
         ]
     };
     (
-        @sized $isa:ident $m:literal $r:literal $t:literal
+        @sized $isa:ident $m:literal $r:literal $s:literal $t:literal
         $input:ident, $weights:ident, $multiply:ident, $output:ident, $finish:ident
     ) => {
         $crate::conv::winograd::winograd_kernels!(
-            @one $isa $m $r $input::<$t>, $weights::<$t, $r>, $multiply, $output::<$t, $m>, $finish
+            @one $isa $m $r $s $input::<$t>, $weights::<$t, $r>, $multiply, $output::<$t, $m>, $finish
         )
     };
-    (@any $isa:ident $m:literal $r:literal $t:literal $($part:ident),*) => {
-        $crate::conv::winograd::winograd_kernels!(@one $isa $m $r $($part),*)
+    (@any $isa:ident $m:literal $r:literal $s:literal $t:literal $($part:ident),*) => {
+        $crate::conv::winograd::winograd_kernels!(@one $isa $m $r $s $($part),*)
     };
     (
-        @one $isa:ident $m:literal $r:literal
+        @one $isa:ident $m:literal $r:literal $s:literal
         $input:expr, $weights:expr, $multiply:expr, $output:expr, $finish:expr
     ) => {
         $crate::conv::winograd::Winograd {
-            name: concat!("winograd_", $m, "x", $m, "_", $r, "x", $r, "_", stringify!($isa)),
-            tile: $crate::conv::winograd::WinogradTile { output: $m, kernel: $r },
+            name: $crate::conv::winograd::winograd_kernels!(@name $isa $m $r $s),
+            tile: $crate::conv::winograd::WinogradTile { output: $m, kernel: $r, stride: $s },
             input: $input,
             weights: $weights,
             multiply: $multiply,
             output: $output,
             finish: $finish,
         }
+    };
+    (@name $isa:ident $m:literal $r:literal 1) => {
+        concat!("winograd_", $m, "x", $m, "_", $r, "x", $r, "_", stringify!($isa))
+    };
+    (@name $isa:ident $m:literal $r:literal $s:literal) => {
+        concat!("winograd_", $m, "x", $m, "_", $r, "x", $r, "_stride", $s, "_", stringify!($isa))
     };
 }
 pub(crate) use winograd_kernels;
@@ -395,24 +457,24 @@ impl Winograd {
     fn stored(&self, spread: usize, args: &ConvArgs<'_>, block: usize, group: usize, room: &mut Room<'_>) {
         let count = room.count;
         let channels = channels(args.lanes);
-        let positions = self.tile.positions();
-        let u_stride = positions * channels;
-        let at_once = self.at_once(group * channels, count);
+        let weights = self.tile.weights();
+        let u_stride = weights * channels;
+        let at_once = self.tile.at_once(group * channels, count);
         // a few tiles meet several streams of weights too fast for more than what the hardware asks for by itself
         let asks = args.weights.len() > FEW_WEIGHTS && (count > FEW_TILES || group == 1);
-        for xi in (0..positions).step_by(at_once) {
-            // one row of positions ahead, or one position; after the last one the next blocks
-            let next = xi + at_once.min(self.tile.domain());
-            let next = if next < positions { (block, next) } else { (block + group, 0) };
+        for Run { weight, xi, len } in self.tile.runs(0..weights, at_once) {
+            // one row ahead, or the next of the same blocks; after the last one the next blocks
+            let next = weight + at_once.min(self.tile.weight_side());
+            let next = if next < weights { (block, next) } else { (block + group, 0) };
             let ahead = next.0 * u_stride + next.1 * channels;
             let product = Product {
-                positions: at_once,
+                positions: len,
                 next: Next { v: room.v_stride, u: channels, m: room.m_stride },
                 spread,
                 v: &room.v[xi * room.v_stride..],
                 count,
                 lanes: args.lanes,
-                u: &args.weights[block * u_stride + xi * channels..],
+                u: &args.weights[block * u_stride + weight * channels..],
                 u_stride,
                 ahead: args.weights.get(ahead..).filter(|_| asks).unwrap_or(&[]),
                 blocks: group,
@@ -422,46 +484,33 @@ impl Winograd {
         }
     }
 
-    /// Positions that register tiles go over one after another, where each has so many blocks of weights: all, one row, or one.
-    const fn at_once(&self, weights: usize, count: usize) -> usize {
-        let all = weights * self.tile.positions();
-        if all <= NEAR_WEIGHTS || all <= FEW_WEIGHTS && count <= FEW_TILES {
-            self.tile.positions()
-        } else if weights * self.tile.domain() <= NEAR_WEIGHTS / 2 {
-            self.tile.domain()
-        } else {
-            1
-        }
-    }
-
     /// From plain weights: as many input blocks at a time as one row of their transformed weights, of a group of output
     /// blocks, stays in a near cache; the sums continue from memory.
     fn plain(&self, spread: usize, args: &ConvArgs<'_>, block: usize, group: usize, room: &mut Room<'_>) {
         let count = room.count;
-        let (domain, taps) = (self.tile.domain(), self.tile.kernel * self.tile.kernel);
+        let (side, taps) = (self.tile.weight_side(), self.tile.kernel * self.tile.kernel);
         let plain_size = taps * channels(args.lanes);
-        let chunk = (ROW / (domain * group * LANES)).max(1);
+        let chunk = (ROW / (side * group * LANES)).max(1);
         let mut first = 0;
         for (index, lanes) in args.lanes.chunks(chunk).enumerate() {
             let k = channels(lanes);
             let u_stride = (group * k) | 1;
-            for r in 0..domain {
+            for r in 0..side {
                 let row = Row { tile: self.tile, index: r };
                 for j in 0..group {
                     let plain = &args.weights[(block + j) * plain_size + taps * first..];
                     (self.weights)(&row, plain, lanes, &mut room.row[j * k..], u_stride);
                 }
-                let at_once = self.at_once(group * k, count).min(domain);
-                for c in (0..domain).step_by(at_once) {
-                    let xi = r * domain + c;
+                let at_once = self.tile.at_once(group * k, count).min(side);
+                for Run { weight, xi, len } in self.tile.runs(r * side..(r + 1) * side, at_once) {
                     let product = Product {
-                        positions: at_once,
+                        positions: len,
                         next: Next { v: room.v_stride, u: u_stride, m: room.m_stride },
                         spread,
                         v: &room.v[xi * room.v_stride + index * chunk * count..],
                         count,
                         lanes,
-                        u: &room.row[c * u_stride..],
+                        u: &room.row[weight % side * u_stride..],
                         u_stride: k,
                         ahead: &[],
                         blocks: group,
@@ -482,7 +531,7 @@ impl Winograd {
     pub fn pack(&self, lanes: &[u8], plain: &[Block], packed: &mut [Block]) {
         let channels = channels(lanes);
         let plain_size = self.tile.kernel * self.tile.kernel * channels;
-        let packed_size = self.tile.positions() * channels;
+        let packed_size = self.tile.weights() * channels;
         assert_eq!(
             plain.len() / plain_size * packed_size,
             packed.len(),
@@ -490,7 +539,7 @@ impl Winograd {
         );
         assert_eq!(plain.len() % plain_size, 0, "plain weights of whole output blocks");
         for (plain, packed) in plain.chunks_exact(plain_size).zip(packed.chunks_exact_mut(packed_size)) {
-            for (r, packed) in packed.chunks_exact_mut(self.tile.domain() * channels).enumerate() {
+            for (r, packed) in packed.chunks_exact_mut(self.tile.weight_side() * channels).enumerate() {
                 let row = Row { tile: self.tile, index: r };
                 (self.weights)(&row, plain, lanes, packed, channels);
             }
@@ -530,12 +579,16 @@ impl Winograd {
     /// Of that, what does not depend on the part.
     fn check_layer(&self, form: WeightForm, args: &ConvArgs<'_>, blocks: usize) {
         let geometry = &args.geometry;
-        let kernel = self.tile.kernel;
+        let WinogradTile { kernel, stride, .. } = self.tile;
         assert!(args.epilogue.scale.is_none(), "a Winograd convolution takes no scale");
         assert_eq!(geometry.kernel, [kernel; 2], "the tile's kernel");
-        assert_eq!((geometry.stride, geometry.dilation), ([1; 2], [1; 2]), "stride and dilation are one");
+        assert_eq!(
+            (geometry.stride, geometry.dilation),
+            ([stride; 2], [1; 2]),
+            "the tile's stride, no dilation"
+        );
         let per_channel = match form {
-            WeightForm::Stored => self.tile.positions(),
+            WeightForm::Stored => self.tile.weights(),
             WeightForm::Plain => kernel * kernel,
         };
         let needed = blocks * per_channel * channels(args.lanes);

@@ -14,7 +14,7 @@ use crate::conv::tiling::tiles;
 use crate::conv::winograd::input::Batch;
 use crate::conv::winograd::multiply::{Column, Product, registers};
 use crate::conv::winograd::output::Output;
-use crate::conv::winograd::transform::Domain;
+use crate::conv::winograd::transform::{Domain, STRIDED};
 use crate::conv::winograd::weights::Row as WeightRow;
 use crate::conv::winograd::{self, winograd_kernels};
 use crate::depthwise::{self, DepthwiseArgs, Strip, strips};
@@ -238,7 +238,13 @@ entry_points! {
     winograd_column_avx512[ROWS, BLOCKS, G](product: &Product<'_>, column: Column, m: &mut [Block]) =
         winograd::multiply::column::<_, ROWS, BLOCKS, G>;
     winograd_output_avx512[T, M](args: &Output<'_>, m: &[Block], out: &mut [Block]) =
-        |simd, args, m, out| winograd::output::transform::<_, T, M>(simd, Domain::of(T), M, args, m, out);
+        |simd, args, m, out| {
+            // additions only: no faster in wider registers
+            if T == STRIDED {
+                return avx2::winograd_output_avx2::<T, M>(args, m, out);
+            }
+            winograd::output::transform::<_, T, M>(simd, Domain::of(T), M, args, m, out)
+        };
 }
 
 // 6 tiles x 4 blocks: 24 sums, 4 of weights and 1 of input are 29 of 32 registers; 14 x 2: 28 + 2 + 1 = 31.

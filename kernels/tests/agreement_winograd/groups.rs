@@ -126,7 +126,7 @@ prop_compose! {
         special in any::<bool>(),
         seed in any::<u64>(),
     ) -> Grouped {
-        let size = (size.0.max(tile.1), size.1.max(tile.1));
+        let size = (size.0.max(tile.kernel), size.1.max(tile.kernel));
         let mut random = Random(seed | 1);
         let mut layer = |lanes: &[u8], out_blocks: usize| {
             let seed = random.below(1 << 20) as u64;

@@ -9,7 +9,7 @@ use sinew_kernels::isa::{self, Isa, Kernels};
 use sinew_kernels::pool::{PoolArgs, PoolKind};
 use sinew_kernels::{Block, LANES};
 
-use super::{Layer, Random, assert_same, config, find, layers, require_tables};
+use super::{Layer, Random, STRIDED, assert_same, config, find, layers, require_tables, tile};
 
 /// The largest, the mean, and the largest of MaxMin.
 const POOLS: [(PoolKind, bool); 3] =
@@ -127,8 +127,14 @@ proptest! {
 /// Batches that end within a row of tiles, at its end, and after several rows; an odd row and column that no window takes.
 #[test]
 fn every_kind_of_strip_agrees() {
-    for (tile, size) in [((4, 3), (13, 21)), ((2, 3), (9, 10)), ((6, 3), (14, 19)), ((4, 5), (8, 17))] {
-        let layer = Layer::new(tile, size, [tile.1 / 2; 4], &[16, 5], 6, 21);
+    for (tile, size) in [
+        (tile(4, 3), (13, 21)),
+        (tile(2, 3), (9, 10)),
+        (tile(6, 3), (14, 19)),
+        (tile(4, 5), (8, 17)),
+        (STRIDED, (11, 21)),
+    ] {
+        let layer = Layer::new(tile, size, [tile.kernel / 2; 4], &[16, 5], 6, 21);
         for count in 1..=layer.tiles() {
             agree(&layer, count, count as u64);
         }

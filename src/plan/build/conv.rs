@@ -332,7 +332,12 @@ impl<'g> Builder<'g> {
             layer.macs / calls,
             bytes as u64,
             [output.layout.blocks() / groups, output.layout.pixels()],
-            &ways(algorithm, row_of_outputs, packed.weights.len() > input.layout.image_blocks()),
+            &ways(
+                algorithm,
+                (groups < layer.groups).then(|| packed.group_channels[1].div_ceil(LANES)),
+                row_of_outputs,
+                packed.weights.len() > input.layout.image_blocks(),
+            ),
         );
         let [channels, _] = packed.group_channels;
         let scratch = match algorithm {
@@ -373,7 +378,7 @@ impl<'g> Builder<'g> {
     /// Whether a layer's transformed weights are too many for the second-level cache.
     fn is_streamed(&self, tile: WinogradTile, [channels, outputs]: [usize; 2]) -> bool {
         let l2 = self.options.l2_bytes;
-        tile.positions() * channels * outputs * size_of::<f32>() > l2 + l2 / 2
+        tile.weights() * channels * outputs * size_of::<f32>() > l2 + l2 / 2
     }
 
     fn push_conv(
@@ -407,9 +412,14 @@ impl<'g> Builder<'g> {
     }
 }
 
-/// How a layer can be shared out, the best way first: the larger operand is the one to divide.
-/// `width` is the outputs in a row, of which each stands for `pool` x `pool` of the layer's.
-fn ways(algorithm: Algorithm, [width, pool]: [usize; 2], many_weights: bool) -> Vec<Along> {
+/// How a layer can be shared out, the best way first: the larger operand is the one to divide. `group` is the blocks of a group
+/// where a call has several; `width` is the outputs in a row, of which each stands for `pool` x `pool` of the layer's.
+fn ways(
+    algorithm: Algorithm,
+    group: Option<usize>,
+    [width, pool]: [usize; 2],
+    many_weights: bool,
+) -> Vec<Along> {
     let blocks = |unit| Along::Blocks { unit };
     let rows = Along::Pixels { unit: width.max(1) };
     let (by_weights, by_pixels) = match algorithm {
@@ -418,7 +428,11 @@ fn ways(algorithm: Algorithm, [width, pool]: [usize; 2], many_weights: bool) -> 
         Algorithm::FewOutputs => return vec![Along::Pixels { unit: 2 * LANES }],
         Algorithm::Depthwise | Algorithm::Grouped => return vec![blocks(1), rows],
         Algorithm::Winograd(tile, _) => {
-            ([blocks(4), blocks(2)], Along::Pixels { unit: tile.output / pool * width.max(1) })
+            let rows = Along::Pixels { unit: tile.output / pool * width.max(1) };
+            match group {
+                Some(group) => return vec![blocks(group), rows],
+                None => ([blocks(4), blocks(2)], rows),
+            }
         }
         // whole tiles of 14 pixels, the widest there are
         Algorithm::Pointwise => ([blocks(2), blocks(1)], Along::Pixels { unit: 14 }),

@@ -99,7 +99,7 @@ impl Validator<'_> {
             _ => self.mixed(conv, in_pixels, source.blocks, piece)?,
         };
         let needed = match conv.algorithm {
-            Algorithm::Winograd(tile, _) if conv.weights_per_block >= tile.positions() * channels => 0,
+            Algorithm::Winograd(tile, _) if conv.weights_per_block >= tile.weights() * channels => 0,
             _ => taps.checked_mul(channels).ok_or("weights that make no sense")?,
         };
         ensure(conv.weights_per_block >= needed, "too few weights of a block")?;
@@ -203,14 +203,15 @@ impl Validator<'_> {
                 let known = isa::supported()[0].winograd.iter().any(|kernel| kernel.tile == tile);
                 ensure(known, "a tile that does not exist")?;
                 ensure(g.kernel == [tile.kernel; 2], "another window than the tile's")?;
-                ensure((g.stride, g.dilation) == ([1; 2], [1; 2]), "a stride or dilation of a tile")?;
+                let is_fitting = (g.stride, g.dilation) == ([tile.stride; 2], [1; 2]);
+                ensure(is_fitting, "another stride than the tile's, or a dilation")?;
                 let out_blocks = blocks / groups;
                 ensure(
                     tile.scratch_of(form, 1, conv.lanes.len(), out_blocks, conv.pool.is_some()) <= piece,
                     "too little scratch",
                 )?;
                 let per_channel = match form {
-                    sinew_kernels::conv::winograd::WeightForm::Stored => tile.positions(),
+                    sinew_kernels::conv::winograd::WeightForm::Stored => tile.weights(),
                     sinew_kernels::conv::winograd::WeightForm::Plain => tile.kernel * tile.kernel,
                 };
                 ensure(conv.weights_per_block >= per_channel * channels, "too few weights of a block")?;

@@ -1,4 +1,4 @@
-//! The input transform: tiles of T x T pixels, M apart, to T * T values each.
+//! The input transform: tiles of T x T pixels, M apart (with stride 2, 2 M), to T * T values each.
 
 use crate::Block;
 use crate::conv::ConvGeometry;
@@ -24,7 +24,12 @@ pub(crate) struct Batch<'a> {
 impl Batch<'_> {
     /// Inputs of a tile in each direction.
     pub(crate) fn domain(&self) -> usize {
-        self.size + self.geometry.kernel[0] - 1
+        (self.size - 1) * self.geometry.stride[0] + self.geometry.kernel[0]
+    }
+
+    /// Inputs from one tile to the next.
+    pub(crate) fn step(&self) -> usize {
+        self.size * self.geometry.stride[0]
     }
 
     /// Row and column of the first tile, in tiles.
@@ -51,7 +56,7 @@ pub(crate) fn transform<S: Simd, const T: usize>(
     v: &mut [Block],
     stride: usize,
 ) {
-    let size = domain.size;
+    let (size, step) = (domain.size, batch.step());
     assert!(size <= T, "room for the domain");
     let geometry = batch.geometry;
     let (height, width) = (geometry.in_height, geometry.in_width);
@@ -62,14 +67,14 @@ pub(crate) fn transform<S: Simd, const T: usize>(
         let (mut row, mut column) = batch.start();
         for at in first..first + batch.count {
             // what is above or left of the input wraps around to numbers that no index reaches
-            let top = (row * batch.size).wrapping_sub(geometry.pad_top);
-            let left = (column * batch.size).wrapping_sub(geometry.pad_left);
+            let top = (row * step).wrapping_sub(geometry.pad_top);
+            let left = (column * step).wrapping_sub(geometry.pad_left);
             // loops: straight code for all T * T values, which no register file holds, would only be larger
             for (r, half) in half[..size].iter_mut().enumerate() {
                 let y = top.wrapping_add(r);
                 *half = if y < height {
                     let row = &plane[y * width..][..width];
-                    for pixel in left.wrapping_add(AHEAD)..left.wrapping_add(AHEAD + batch.size) {
+                    for pixel in left.wrapping_add(AHEAD)..left.wrapping_add(AHEAD + step) {
                         if let Some(pixel) = row.get(pixel) {
                             simd.prefetch(pixel);
                         }

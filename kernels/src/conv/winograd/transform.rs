@@ -15,14 +15,23 @@
 
 use crate::simd::{Simd, unroll};
 
+pub(crate) mod stride_two;
+
 /// Most pairs of points that a domain has.
 const MOST: usize = 3;
+
+/// Positions of the domain for stride 2.
+pub(crate) const STRIDED: usize = 5;
 
 /// What the transforms of a domain are made of. All of it is known when compiling, but in the scalar path, which has one
 /// code for all domains.
 pub(crate) struct Domain {
-    /// How many points there are.
+    /// How many positions there are: with stride 1, points.
     pub(crate) size: usize,
+    /// How many of them have weights of their own.
+    pub(crate) weights_size: usize,
+    /// Whether outputs are two inputs apart: all below is for stride 1.
+    strided: bool,
     /// Pairs of points.
     pairs: usize,
     /// Coefficients of `prod (x² - p_j²)` over all j, ascending; the leading one is 1.
@@ -38,17 +47,19 @@ pub(crate) struct Domain {
 }
 
 impl Domain {
-    /// The domain of 4, 6 or 8 points.
+    /// The domain of 4, 6 or 8 points, or that of 5 positions for stride 2.
     #[inline(always)]
     pub(crate) const fn of(size: usize) -> &'static Domain {
+        const FIVE: &Domain = &Domain { size: STRIDED, weights_size: 4, strided: true, ..*FOUR };
         const FOUR: &Domain = &Domain::new([1.0, 0.0, 0.0], 1);
         const SIX: &Domain = &Domain::new([0.625, 1.5, 0.0], 2);
         const EIGHT: &Domain = &Domain::new([0.5, 1.0, 2.0], 3);
         match size {
             4 => FOUR,
+            STRIDED => FIVE,
             6 => SIX,
             8 => EIGHT,
-            _ => panic!("domains have 4, 6 or 8 points"),
+            _ => panic!("domains have 4, 5, 6 or 8 positions"),
         }
     }
 
@@ -87,7 +98,18 @@ impl Domain {
             i += 1;
         }
         let first_weight = (1.0 / all[0]) as f32;
-        Domain { size: 2 * pairs + 2, pairs, all: narrow(all), others, powers, weights, first_weight }
+        let size = 2 * pairs + 2;
+        Domain {
+            size,
+            weights_size: size,
+            strided: false,
+            pairs,
+            all: narrow(all),
+            others,
+            powers,
+            weights,
+            first_weight,
+        }
     }
 }
 
@@ -138,6 +160,9 @@ fn chain<S: Simd, const T: usize>(
 /// `B' d`.
 #[inline(always)]
 pub(crate) fn input<S: Simd, const T: usize>(simd: S, domain: &Domain, d: &[S::Vector; T]) -> [S::Vector; T] {
+    if domain.strided {
+        return stride_two::input(simd, d);
+    }
     let &Domain { size, pairs, .. } = domain;
     let mut out = *d;
     out[0] = chain(simd, &domain.all, pairs, d, 0);
@@ -162,6 +187,9 @@ pub(crate) fn output<S: Simd, const T: usize, const M: usize>(
     outputs: usize,
     m: &[S::Vector; T],
 ) -> [S::Vector; M] {
+    if domain.strided {
+        return stride_two::output(simd, m);
+    }
     let &Domain { size, pairs, .. } = domain;
     let (mut sums, mut differences) = ([m[0]; MOST], [m[0]; MOST]);
     let mut out = [m[0]; M];
@@ -200,13 +228,17 @@ pub(crate) enum WeightRow<V> {
     },
     /// Of one of a pair of points.
     Pair(WeightPair<V>),
+    /// The first tap and the last.
+    Sum,
 }
 
 impl<V: Copy> WeightRow<V> {
     /// Row `row`.
     #[inline(always)]
     pub(crate) fn new<S: Simd<Vector = V>>(simd: S, domain: &Domain, taps: usize, row: usize) -> Self {
-        if row == 0 {
+        if domain.strided {
+            stride_two::weight_row(simd, row)
+        } else if row == 0 {
             WeightRow::Single { tap: 0, weight: simd.splat(domain.first_weight) }
         } else if row < domain.size - 1 {
             let sign = if row % 2 == 1 { 1.0 } else { -1.0 };
@@ -267,6 +299,9 @@ pub(crate) fn weights<S: Simd, const T: usize, const R: usize>(
     taps: usize,
     g: &[S::Vector; R],
 ) -> [S::Vector; T] {
+    if domain.strided {
+        return stride_two::weights(simd, g);
+    }
     let mut out = [g[taps - 1]; T];
     out[0] = simd.mul(simd.splat(domain.first_weight), g[0]);
     let pairs = domain.pairs;

@@ -5,7 +5,7 @@
 
 use crate::conv::live;
 use crate::conv::winograd::WinogradTile;
-use crate::conv::winograd::transform::{self, Domain, WeightRow};
+use crate::conv::winograd::transform::{self, Domain, STRIDED, WeightRow};
 use crate::simd::{Simd, unroll};
 use crate::{Block, LANES};
 
@@ -17,10 +17,10 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// Whether weights of this domain and kernel are packed as a rule: a run starts from plain ones of small tiles. These
-    /// have code for all sizes.
+    /// Whether weights of this domain and kernel are packed as a rule: a run starts from plain ones of small tiles with
+    /// stride 1. The others have code for all sizes.
     pub(crate) const fn is_packed(domain: usize, kernel: usize) -> bool {
-        domain > 6 || kernel > 3
+        domain == STRIDED || domain > 6 || kernel > 3
     }
 }
 
@@ -41,7 +41,7 @@ pub(crate) fn transform<S: Simd, const T: usize, const R: usize>(
     u: &mut [Block],
     stride: usize,
 ) {
-    let size = domain.size;
+    let size = domain.weights_size;
     assert!(size <= T && taps <= R, "room for the tile");
     let index = row.index;
     let row = WeightRow::new(simd, domain, taps, index);
@@ -67,6 +67,13 @@ pub(crate) fn transform<S: Simd, const T: usize, const R: usize>(
                     let row = &block[tap * taps * live..];
                     unroll!(c < taps of R, { values[c] = simd.mul(*weight, simd.load(&row[c * live + lane])) });
                 }
+                WeightRow::Sum => unroll!(c < taps of R, {
+                    let [first, last] = [0, (taps - 1) * taps * live].map(
+                        #[inline(always)]
+                        |row| simd.load(&block[row + c * live + lane]),
+                    );
+                    values[c] = simd.add(first, last);
+                }),
                 WeightRow::Pair(pair) => {
                     unroll!(c < taps of R, {
                         let mut column = [simd.splat(0.0); R];
@@ -76,7 +83,11 @@ pub(crate) fn transform<S: Simd, const T: usize, const R: usize>(
                 }
             }
             let values = transform::weights::<S, T, R>(simd, domain, taps, &values);
-            unroll!(c < size of T, { simd.store(&mut u[c * stride + k], values[c]) });
+            unroll!(c < size of T, {
+                if c < size {
+                    simd.store(&mut u[c * stride + k], values[c]);
+                }
+            });
             k += 1;
         }
         first += taps * taps * live;

@@ -123,7 +123,7 @@ impl<'g> Builder<'g> {
 
 /// Blocks that Winograd's transform makes of these weights.
 fn transformed_blocks(tile: WinogradTile, plain: &[Block]) -> usize {
-    plain.len() / (tile.kernel * tile.kernel) * tile.positions()
+    plain.len() / (tile.kernel * tile.kernel) * tile.weights()
 }
 
 /// Transforms weights for Winograd: the same bits on every instruction set.
