@@ -166,9 +166,12 @@ pub(crate) fn column<S: Simd, const ROWS: usize, const BLOCKS: usize, const G: u
             for block in 0..lanes.len() {
                 // of one output block after the other, what this block of the input is to ask for of all
                 let from = block % BLOCKS * u_stride + asked + block / BLOCKS * step;
-                let share = ahead.get(from..).unwrap_or(&[]);
-                for weights in &share[..step.min(share.len())] {
-                    simd.prefetch(weights);
+                // as many at a time as there are blocks: a plain loop over all is unrolled so far that its ends take longer
+                let mut share = ahead.get(from..).unwrap_or(&[]);
+                for _ in 0..(step / BLOCKS).min(share.len() / BLOCKS) {
+                    let some;
+                    (some, share) = share.split_at(BLOCKS);
+                    unroll!(j < BLOCKS <= 4, { simd.prefetch(&some[j]) });
                 }
                 let live = usize::from(lanes[block]).min(G);
                 let tiles = &v[block * count + at..][..ROWS];
