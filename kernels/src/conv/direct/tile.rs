@@ -55,13 +55,17 @@ impl<'a, const N: usize> Ahead<'a, N> {
     /// Asks for the share of one tap: a few at a time, since loads would wait behind many.
     #[inline(always)]
     fn ask<S: Simd>(&mut self, simd: S) {
-        unroll!(j < N <= 4, {
-            let share;
-            (share, self.weights[j]) = self.weights[j].split_at(self.step.min(self.weights[j].len()));
-            for weights in share {
-                simd.prefetch(weights);
-            }
-        });
+        // one of each block at a time: a loop over those of a block is unrolled so far that its ends take longer
+        let mut step = self.step;
+        unroll!(j < N <= 4, { step = step.min(self.weights[j].len()) });
+        for _ in 0..step {
+            unroll!(j < N <= 4, {
+                if let Some((weights, rest)) = self.weights[j].split_first() {
+                    simd.prefetch(weights);
+                    self.weights[j] = rest;
+                }
+            });
+        }
     }
 }
 
