@@ -139,8 +139,8 @@ entry_points! {
 #[target_feature(enable = "neon")]
 fn winograd_multiply_neon(product: &Product<'_>, m: &mut [Block]) {
     let choices: &[_] = match product.spread {
-        4 => &[registers!(winograd_column_neon, 1, 4: 1 3 6)],
-        8 => &[registers!(winograd_column_neon, 1, 8: 1 3 6)],
+        4 => &[registers!(winograd_column_neon, 1, 4: 1 4 6)],
+        8 => &[registers!(winograd_column_neon, 1, 8: 1 4 6)],
         _ => &[registers!(winograd_column_neon, 1: 1 2 3 4 5 6)],
     };
     winograd::multiply::split(choices, product, m);

@@ -116,10 +116,21 @@ fn clamp(a: f32, low: f32, high: f32) -> f32 {
     if a > high { high } else { a }
 }
 
+/// [`Simd::spread`] for `W` lanes from `first` on: a call, since lanes one by one are much code for each sum.
+#[inline(never)]
+fn spread<const W: usize>(group: usize, first: usize, from: &Block, lane: usize) -> [f32; W] {
+    lanes(|i| from[((first + i) / group * group + lane) % LANES])
+}
+
 // SAFETY: needs no instructions beyond the target's own.
 unsafe impl<const W: usize> Simd for Lanes<W> {
     type Vector = [f32; W];
     const PLAIN: bool = true;
+
+    #[inline(always)]
+    fn spread<const G: usize>(self, from: &Block, lane: usize) -> [f32; W] {
+        if G == LANES { [from[lane]; W] } else { spread(G, self.first, from, lane) }
+    }
 
     #[inline(always)]
     fn load(self, from: &Block) -> [f32; W] {

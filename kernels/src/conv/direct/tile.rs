@@ -237,8 +237,8 @@ pub(super) fn accumulate<'a, S: Simd, const M: usize, const N: usize, const G: u
             });
         };
     }
-    if G < LANES {
-        // few lanes, always as many: straight code
+    // straight code: what spreads a lane depends on it
+    if G < LANES && !S::PLAIN {
         unroll!(j < N <= 4, { tap[j] = &weights[j][..G] });
         unroll!(lane < G <= 16, {
             meet!(lane);

@@ -188,7 +188,7 @@ pub(crate) fn column<S: Simd, const ROWS: usize, const BLOCKS: usize, const G: u
     }
 }
 
-/// One input block: its first lanes, as many as there are weights; of small groups all `G`, in straight code.
+/// One input block: its first lanes, as many as there are weights.
 #[inline(always)]
 fn meet<S: Simd, const ROWS: usize, const BLOCKS: usize, const G: usize>(
     simd: S,
@@ -207,7 +207,8 @@ fn meet<S: Simd, const ROWS: usize, const BLOCKS: usize, const G: usize>(
             });
         };
     }
-    if G < LANES {
+    // straight code: what spreads a lane depends on it
+    if G < LANES && !S::PLAIN {
         unroll!(j < BLOCKS <= 4, { weights[j] = &weights[j][..G] });
         unroll!(lane < G <= 16, {
             meet!(lane);

@@ -204,7 +204,7 @@ unsafe impl Simd for Avx2 {
         const { assert!(G == 4 || G == 8 || G == LANES, "groups of 4, 8 or 16 channels") };
         if G > 4 {
             // SAFETY: holding `self` proves the features.
-            return unsafe { [_mm256_set1_ps(from[lane]), _mm256_set1_ps(from[LANES - G + lane])] };
+            return unsafe { [_mm256_set1_ps(from[lane]), _mm256_set1_ps(from[(LANES - G + lane) % LANES])] };
         }
         let v = self.load(from);
         // SAFETY: as above.
