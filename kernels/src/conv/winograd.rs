@@ -80,9 +80,12 @@ impl WinogradTile {
     const fn at_once(self, weights: usize, count: usize) -> usize {
         let all = weights * self.positions();
         let near = all <= NEAR_WEIGHTS || all <= FEW_WEIGHTS && count <= FEW_TILES;
+        // with some tiles a call is short beside what it costs, so a row may have half as many weights again
+        let row =
+            if count <= SOME_TILES && self.stride == 1 { NEAR_WEIGHTS * 3 / 4 } else { NEAR_WEIGHTS / 2 };
         if near && self.stride == 1 {
             self.positions()
-        } else if weights * self.weight_side() <= NEAR_WEIGHTS / 2 {
+        } else if weights * self.weight_side() <= row {
             self.weight_side()
         } else {
             1
@@ -238,6 +241,9 @@ const FEW_WEIGHTS: usize = 10 << 10;
 
 /// So many tiles are one register tile, or two.
 const FEW_TILES: usize = 8;
+
+/// So many tiles are a few register tiles.
+const SOME_TILES: usize = 24;
 
 /// One algorithm on one instruction set.
 #[derive(Clone, Copy, Debug)]
