@@ -1,0 +1,211 @@
+//! Sizes: of tiles, of what a run starts from, and of what is worked on at once.
+
+use core::ops::Range;
+
+use crate::LANES;
+
+/// Output blocks whose sums are kept between the products and the output transform.
+pub(super) const GROUP: usize = 4;
+
+/// Blocks of scratch for one row of transformed weights: 50 KB.
+pub(super) const ROW: usize = 800;
+
+/// Blocks of weights that are near enough for each register tile to go over: 256 KB.
+const NEAR_WEIGHTS: usize = 4 << 10;
+
+/// Blocks of weights, of all positions, that are not asked for ahead, since they are near or few to wait for: 640 KB.
+pub(super) const FEW_WEIGHTS: usize = 10 << 10;
+
+/// So many tiles are one register tile, or two.
+pub(super) const FEW_TILES: usize = 8;
+
+/// So many tiles are a few register tiles.
+const SOME_TILES: usize = 24;
+
+/// The sizes of one algorithm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct WinogradTile {
+    /// Outputs of a tile in each direction.
+    pub output: usize,
+    /// Taps in each direction.
+    pub kernel: usize,
+    /// Inputs from one output to the next in each direction: 1 or 2.
+    pub stride: usize,
+}
+
+impl WinogradTile {
+    /// Inputs of a tile in each direction.
+    pub const fn domain(self) -> usize {
+        (self.output - 1) * self.stride + self.kernel
+    }
+
+    /// Transformed weights in each direction: the last ones of the `domain` positions have the same where there are fewer.
+    pub(super) const fn weight_side(self) -> usize {
+        if self.stride == 1 { self.domain() } else { self.domain() - self.output + 1 }
+    }
+
+    /// Transformed weights per pair of channels.
+    pub const fn weights(self) -> usize {
+        self.weight_side() * self.weight_side()
+    }
+
+    /// The positions that take the transformed weight `index`.
+    fn positions_of(self, index: usize) -> impl Iterator<Item = usize> {
+        let (side, domain) = (self.weight_side(), self.domain());
+        let [rows, columns] =
+            [index / side, index % side].map(|at| at..if at + 1 < side { at + 1 } else { domain });
+        rows.flat_map(move |row| columns.clone().map(move |column| row * domain + column))
+    }
+
+    /// Positions that register tiles go over one after another, where each has so many blocks of weights: all, as many as a row has
+    /// weights, or one.
+    pub(super) const fn at_once(self, weights: usize, count: usize) -> usize {
+        let all = weights * self.positions();
+        let near = all <= NEAR_WEIGHTS || all <= FEW_WEIGHTS && count <= FEW_TILES;
+        // with some tiles a call is short beside what it costs, so a row may have half as many weights again
+        let row =
+            if count <= SOME_TILES && self.stride == 1 { NEAR_WEIGHTS * 3 / 4 } else { NEAR_WEIGHTS / 2 };
+        if near && self.stride == 1 {
+            self.positions()
+        } else if weights * self.weight_side() <= row {
+            self.weight_side()
+        } else {
+            1
+        }
+    }
+
+    /// The positions of some transformed weights, `at_once` at a time.
+    pub(super) fn runs(self, weights: Range<usize>, at_once: usize) -> impl Iterator<Item = Run> {
+        let (side, domain) = (self.weight_side(), self.domain());
+        weights.step_by(at_once).flat_map(move |weight| {
+            let run = self.positions_of(weight).map(move |xi| Run { weight, xi, len: at_once });
+            // positions behind such a run take its last weight once more
+            let last = weight + at_once - 1;
+            let again = self.positions_of(last).filter(move |xi| at_once > 1 && xi % domain >= side);
+            run.chain(again.map(move |xi| Run { weight: last, xi, len: 1 }))
+        })
+    }
+
+    /// Products per tile and pair of channels.
+    pub const fn positions(self) -> usize {
+        self.domain() * self.domain()
+    }
+
+    /// Tiles that cover `height` x `width` outputs.
+    pub const fn tiles(self, height: usize, width: usize) -> usize {
+        height.div_ceil(self.output) * width.div_ceil(self.output)
+    }
+
+    /// By how much the bound on a result's error may exceed that of direct convolution, for sums over so many
+    /// channels: whatever the weights, and inputs of one magnitude. `docs/winograd.md` derives it.
+    ///
+    /// # Panics
+    /// For a tile that has no kernels.
+    pub fn error_factor(self, channels: usize) -> f64 {
+        // Roundings besides one per channel; the largest |A'| (|G| e |G'| * |B'| 1 |B|) |A| over single taps e.
+        let (roundings, largest) = match (self.output, self.kernel, self.stride) {
+            (2, 3, 1) => (14, 16.0),
+            (4, 3, 1) => (18, 175.5),
+            (6, 3, 1) => (22, 1565.0),
+            (2, 5, 1) => (20, 175.5),
+            (4, 5, 1) => (24, 1565.0),
+            (2, 3, 2) => (6, 9.0),
+            _ => panic!("no such tile"),
+        };
+        let direct = self.kernel * self.kernel * channels + 2;
+        (channels + roundings) as f64 / 2.0 * largest / direct as f64
+    }
+
+    /// Blocks of scratch with which `count` tiles are worked on together: what every run takes, and what each tile
+    /// adds. With a pool behind the layer ([`Winograd::run_pooled`]) that is the unpooled outputs too.
+    pub const fn scratch_of(
+        self,
+        form: WeightForm,
+        count: usize,
+        in_blocks: usize,
+        out_blocks: usize,
+        pooled: bool,
+    ) -> usize {
+        let [fixed, each] = self.scratch_parts(form, in_blocks, out_blocks, pooled);
+        fixed + each * count
+    }
+
+    pub(super) const fn scratch_parts(
+        self,
+        form: WeightForm,
+        in_blocks: usize,
+        out_blocks: usize,
+        pooled: bool,
+    ) -> [usize; 2] {
+        let group = if out_blocks < GROUP { out_blocks } else { GROUP };
+        let outputs = if pooled { self.outputs() } else { 0 };
+        // one block more than it holds makes a stride odd
+        [self.positions() * 2 + form.row(), self.positions() * (in_blocks + group) + outputs]
+    }
+
+    /// Outputs of a tile.
+    pub(super) const fn outputs(self) -> usize {
+        self.output * self.output
+    }
+}
+
+/// Positions from `xi` on that take the transformed weights from `weight` on.
+pub(super) struct Run {
+    pub(super) weight: usize,
+    pub(super) xi: usize,
+    pub(super) len: usize,
+}
+
+/// Which weights a run starts from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum WeightForm {
+    /// Transformed by [`Winograd::pack`]: `[output block][xi][k][16]`.
+    Stored,
+    /// Those that direct convolution reads: `[output block][input block][tap row][tap column][live lane][16]`.
+    Plain,
+}
+
+impl WeightForm {
+    /// Blocks of scratch for transformed weights.
+    pub(super) const fn row(self) -> usize {
+        match self {
+            WeightForm::Stored => 0,
+            WeightForm::Plain => ROW,
+        }
+    }
+}
+
+/// Which blocks of the input an output block reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Groups {
+    /// The first output block that is computed, counted from the layer's first.
+    pub first: usize,
+    /// Output blocks of a group; one where a block holds several groups.
+    pub blocks: usize,
+    /// Channels of a group, in and out, where a block holds several: 4 or 8; 16 where none does.
+    pub spread: usize,
+}
+
+impl Groups {
+    /// All output blocks read all input blocks.
+    pub const ONE: Groups = Groups { first: 0, blocks: usize::MAX, spread: LANES };
+
+    /// Whether there is code for groups of so many channels, in and out: of whole blocks, or the same divisor of 16.
+    pub fn supports(channels: [usize; 2]) -> bool {
+        let [inputs, outputs] = channels;
+        channels.iter().all(|channels| channels % LANES == 0)
+            || (inputs == outputs && matches!(inputs, 4 | 8))
+    }
+
+    /// The groups of some output blocks: each one's number, and its blocks counted from the first computed.
+    pub(super) fn of(self, blocks: usize) -> impl Iterator<Item = (usize, Range<usize>)> {
+        let groups = self.first / self.blocks..(self.first + blocks).div_ceil(self.blocks);
+        groups.map(move |group| {
+            let begin = group.saturating_mul(self.blocks).max(self.first);
+            let end = (group + 1).saturating_mul(self.blocks).min(self.first + blocks);
+            (group, begin - self.first..end - self.first)
+        })
+    }
+}

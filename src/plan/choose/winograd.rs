@@ -1,0 +1,301 @@
+//! Winograd: where it pays, and with which tile. The rules follow `docs/winograd.md`.
+
+use sinew_kernels::conv::winograd::{WeightForm, WinogradTile};
+
+use super::{Algorithm, ConvShape};
+use crate::plan::{PlanOptions, Winograd};
+
+/// The tiles that have kernels.
+const TILES: [WinogradTile; 6] = [
+    WinogradTile { output: 2, kernel: 3, stride: 1 },
+    WinogradTile { output: 4, kernel: 3, stride: 1 },
+    WinogradTile { output: 6, kernel: 3, stride: 1 },
+    WinogradTile { output: 2, kernel: 5, stride: 1 },
+    WinogradTile { output: 4, kernel: 5, stride: 1 },
+    WinogradTile { output: 2, kernel: 3, stride: 2 },
+];
+
+/// Tiles of a map below which most of a register tile of 4x4 tiles is empty.
+const FEW_TILES: usize = 4;
+
+/// Tiles of a layer, of all its maps, that pay for streaming the transformed weights of the larger tile.
+const MANY_TILES: usize = 49;
+
+/// So many do where it saves two fifths of the products, as on maps that it covers without waste. On a map of 14x14 it saves
+/// a quarter, which is not worth 2.25 times the weights.
+const SOME_TILES: usize = 16;
+
+/// Winograd tiles of 4x4 outputs or of 2x2: which are faster, and why. `docs/winograd.md` has the measurements.
+fn tile_by_shape(shape: &ConvShape, kernel: usize, options: &PlanOptions) -> (usize, String) {
+    let g = &shape.geometry;
+    let [two, four] = [2, 4].map(|output| WinogradTile { output, kernel, stride: 1 });
+    let products = |tile: WinogradTile| tile.tiles(g.out_height, g.out_width) * tile.positions();
+    let at_most = |share: f64| products(four) as f64 <= share * products(two) as f64;
+    let of_one_map = four.tiles(g.out_height, g.out_width);
+    let tiles = of_one_map * shape.maps;
+    // of one map: where nothing streams, fragments take the tile that their baseline takes
+    if of_one_map < FEW_TILES || !at_most(0.75) {
+        (2, format!("tiles of 4x4 outputs cover {}x{} badly", g.out_height, g.out_width))
+    } else if stays_in_cache(shape, four, options) {
+        (4, "transformed weights stay in the second-level cache".to_owned())
+    } else if shape.network <= 2 * options.l2_bytes as u64 {
+        (4, "all weights of the network are few".to_owned())
+    } else if tiles >= MANY_TILES || (tiles >= SOME_TILES && at_most(0.6)) {
+        (4, format!("{tiles} tiles pay for streaming the transformed weights"))
+    } else {
+        (2, format!("{tiles} tiles: the smaller tile's weights are less to stream"))
+    }
+}
+
+/// Tiles of a map with stride 2 below which too few meet each weight.
+const FEW_STRIDED_TILES: usize = 9;
+
+/// Whether a tile with stride 2 is faster than direct convolution, which takes 1.44 times its products at most. It looks at one
+/// map: fragments and their baseline are alike.
+fn strided_pays(shape: &ConvShape, tile: WinogradTile, form: WeightForm) -> Result<(), String> {
+    let [height, width] = [shape.geometry.out_height, shape.geometry.out_width];
+    let tiles = tile.tiles(height, width);
+    let products = (tiles * tile.positions()) as f64 / (height * width * shape.geometry.taps()) as f64;
+    if form == WeightForm::Plain {
+        return Err("with stride 2, transforming weights costs what it saves".into());
+    }
+    if tiles < FEW_STRIDED_TILES || products > 0.85 {
+        return Err(format!("with stride 2, {tiles} tiles by {products:.2} of the products do not pay"));
+    }
+    Ok(())
+}
+
+/// Whether transformed weights stay in the second-level cache.
+fn stays_in_cache(shape: &ConvShape, tile: WinogradTile, options: &PlanOptions) -> bool {
+    let channels = shape.in_channels / shape.groups;
+    let weights = tile.weights() * channels * (shape.out_channels / shape.groups) * size_of::<f32>();
+    weights <= options.l2_bytes + options.l2_bytes / 2
+}
+
+/// Winograd by shape. The rule follows measured layers: see the bench `conv`.
+pub(super) fn winograd(shape: &ConvShape, options: &PlanOptions) -> Result<(Algorithm, String), String> {
+    let (Algorithm::Winograd(tile, form), reason) = any_winograd(shape, options)? else {
+        return Err("no tile".into());
+    };
+    let [height, width] = [shape.geometry.out_height, shape.geometry.out_width];
+    // the transforms are of whole blocks, so the channels that share one pay for them together
+    let channels =
+        if shape.groups_share_blocks() { 16 } else { shape.group_channels().into_iter().min().unwrap_or(0) };
+    if channels < 16 {
+        return Err("with less than 16 channels the transforms cost more than they save".into());
+    }
+    if shape.groups_share_blocks() && (tile.stride == 2 || tile.tiles(height, width) < SOME_TILES) {
+        return Err("groups of few channels need many tiles and no stride to pay for transforms".into());
+    }
+    if height.min(width) < tile.output {
+        return Err(format!("the {height}x{width} map is smaller than a tile"));
+    }
+    if tile.stride == 2 {
+        strided_pays(shape, tile, form)?;
+    }
+    Ok((Algorithm::Winograd(tile, form), reason))
+}
+
+/// The Winograd tile and weights for a shape, whether they pay or not.
+pub(super) fn any_winograd(shape: &ConvShape, options: &PlanOptions) -> Result<(Algorithm, String), String> {
+    let g = &shape.geometry;
+    let kernel = match g.kernel {
+        [3, 3] => 3,
+        [5, 5] => 5,
+        _ => return Err("the window is neither 3x3 nor 5x5".into()),
+    };
+    let stride = match g.stride {
+        [1, 1] => 1,
+        [2, 2] => 2,
+        _ => return Err("its stride is neither 1 nor 2 in both directions".into()),
+    };
+    if g.dilation != [1, 1] {
+        return Err("it has a dilation".into());
+    }
+    if shape.groups > 1 && !shape.groups_are_blocks && !shape.groups_share_blocks() {
+        return Err("groups are neither whole blocks nor 4 or 8 channels".into());
+    }
+    let [channels, _] = shape.group_channels();
+    let (output, reason) = match options.winograd {
+        Winograd::Off => return Err("switched off".into()),
+        Winograd::Tile(output) => (output, "the tile asked for".to_owned()),
+        Winograd::Auto if stride == 2 => (2, "with stride 2, 25 products in place of 36".to_owned()),
+        Winograd::Auto => tile_by_shape(shape, kernel, options),
+    };
+    let wanted = WinogradTile { output, kernel, stride };
+    if !TILES.contains(&wanted) {
+        let with = if stride == 2 { " with stride 2" } else { "" };
+        return Err(format!(
+            "there is no tile of {output}x{output} outputs for a {kernel}x{kernel} window{with}"
+        ));
+    }
+    let (tile, reason) = within_error(wanted, channels, options, reason)?;
+    // Many maps' tiles make up for the transform, and weights that stream are fewer: as fast, without any growth.
+    let tiles = tile.tiles(g.out_height, g.out_width) * shape.maps;
+    let streams = tile.output >= 4 && !stays_in_cache(shape, tile, options);
+    let maps_pay = streams && shape.maps > 1 && tiles >= MANY_TILES;
+    let form = if options.compact_weights || maps_pay { WeightForm::Plain } else { WeightForm::Stored };
+    Ok((Algorithm::Winograd(tile, form), reason))
+}
+
+/// The tile, or where the bound on its error is above the budget, a smaller one that was not asked for by name.
+fn within_error(
+    tile: WinogradTile,
+    channels: usize,
+    options: &PlanOptions,
+    reason: String,
+) -> Result<(WinogradTile, String), String> {
+    let Some(budget) = options.winograd_error else { return Ok((tile, reason)) };
+    let factor = tile.error_factor(channels);
+    if factor <= budget {
+        return Ok((tile, reason));
+    }
+    let over = format!(
+        "the error bound of {0}x{0} outputs is {factor:.1} times that of direct convolution, {budget} is allowed",
+        tile.output
+    );
+    let small = WinogradTile { output: 2, ..tile };
+    if options.winograd == Winograd::Auto && small.error_factor(channels) <= budget {
+        return Ok((small, format!("{over}, {:.1} is that of 2x2", small.error_factor(channels))));
+    }
+    Err(over)
+}
+
+#[cfg(test)]
+mod tests {
+    use sinew_kernels::conv::ConvGeometry;
+
+    use super::super::{Family, choose};
+    use super::*;
+
+    fn shape(channels: usize, size: usize) -> ConvShape {
+        let geometry = ConvGeometry {
+            in_height: size,
+            in_width: size,
+            out_height: size,
+            out_width: size,
+            kernel: [3, 3],
+            stride: [1, 1],
+            dilation: [1, 1],
+            pad_top: 1,
+            pad_left: 1,
+        };
+        ConvShape {
+            geometry,
+            groups: 1,
+            in_channels: channels,
+            out_channels: channels,
+            groups_are_blocks: true,
+            combined: false,
+            maps: 1,
+            network: u64::MAX,
+            plain_input: false,
+        }
+    }
+
+    #[test]
+    fn an_error_budget_rejects_tiles() {
+        let chosen = |winograd, winograd_error| {
+            let options = PlanOptions { winograd, winograd_error, ..PlanOptions::default() };
+            choose(&shape(64, 56), &options)
+        };
+        assert_eq!(chosen(Winograd::Auto, None).algorithm.name(), "winograd-4");
+        assert_eq!(chosen(Winograd::Auto, Some(12.5)).algorithm.name(), "winograd-4");
+        let smaller = chosen(Winograd::Auto, Some(5.0));
+        assert_eq!(smaller.algorithm.name(), "winograd-2");
+        assert!(smaller.why.contains("12.4 times that of direct"), "{}", smaller.why);
+        let none = chosen(Winograd::Auto, Some(1.0));
+        assert_eq!(none.algorithm.name(), "direct");
+        assert!(none.why.contains("1 is allowed"), "{}", none.why);
+        // A tile asked for by name is not replaced by another.
+        assert_eq!(chosen(Winograd::Tile(4), Some(5.0)).algorithm.name(), "direct");
+    }
+
+    #[test]
+    fn small_groups_share_the_transforms() {
+        let algorithm = |channels, size, groups| {
+            let shape = ConvShape { groups, groups_are_blocks: false, ..shape(channels, size) };
+            choose(&shape, &PlanOptions::default()).algorithm.name()
+        };
+        assert_eq!(
+            (algorithm(128, 56, 32), algorithm(256, 28, 32), algorithm(64, 14, 16)),
+            ("winograd-4", "winograd-4", "winograd-4")
+        );
+        // Few tiles, and groups that do not divide a block.
+        assert_eq!(
+            (algorithm(256, 7, 32), algorithm(192, 28, 32), algorithm(64, 28, 32)),
+            ("grouped", "grouped", "grouped")
+        );
+    }
+
+    fn strided(channels: usize, size: usize) -> ConvShape {
+        let mut shape = shape(channels, size);
+        shape.geometry.stride = [2, 2];
+        (shape.geometry.out_height, shape.geometry.out_width) = (size.div_ceil(2), size.div_ceil(2));
+        shape
+    }
+
+    /// What `docs/winograd.md` measured with stride 2.
+    #[test]
+    fn strides_are_chosen_by_tiles_and_products() {
+        let options = PlanOptions::default();
+        let name = |shape: &ConvShape, options: &PlanOptions| choose(shape, options).algorithm.name();
+        for (size, wanted) in
+            [(56, "winograd-2-stride-2"), (16, "winograd-2-stride-2"), (12, "winograd-2-stride-2")]
+                .into_iter()
+                .chain([(14, "direct"), (10, "direct"), (8, "direct"), (2, "direct")])
+        {
+            assert_eq!(name(&strided(64, size), &options), wanted, "{size}");
+            // maps are counted one by one
+            let maps = ConvShape { maps: 64, ..strided(64, size) };
+            assert_eq!(name(&maps, &options), wanted, "{size}");
+        }
+        assert_eq!(name(&strided(8, 56), &options), "direct");
+        let mut uneven = strided(64, 56);
+        (uneven.geometry.stride, uneven.geometry.out_width) = ([2, 1], 56);
+        assert_eq!(name(&uneven, &options), "direct");
+        let of = |winograd, conv, compact_weights| PlanOptions {
+            winograd,
+            conv,
+            compact_weights,
+            ..PlanOptions::default()
+        };
+        let (off, auto) = (Winograd::Off, Winograd::Auto);
+        for (options, wanted) in [
+            (of(off, None, false), "direct"),
+            (of(Winograd::Tile(2), None, false), "winograd-2-stride-2"),
+            // no tile of that size has a stride
+            (of(Winograd::Tile(4), None, false), "direct"),
+            (of(auto, None, true), "direct"),
+            (of(auto, Some(Family::Winograd), true), "winograd-2-stride-2-plain-weights"),
+            (of(auto, Some(Family::Direct), false), "direct"),
+        ] {
+            assert_eq!(name(&strided(64, 56), &options), wanted, "{options:?}");
+        }
+        let forced = of(auto, Some(Family::Winograd), false);
+        assert_eq!(name(&strided(64, 8), &forced), "winograd-2-stride-2");
+        // Its error bound is below that of direct convolution.
+        let budget = |winograd_error| PlanOptions { winograd_error, ..PlanOptions::default() };
+        assert_eq!(name(&strided(64, 56), &budget(Some(0.6))), "winograd-2-stride-2");
+        assert_eq!(name(&strided(64, 56), &budget(Some(0.5))), "direct");
+    }
+
+    /// What `docs/winograd.md` measured.
+    #[test]
+    fn tiles_are_chosen_by_products_and_weights() {
+        let options = PlanOptions::default();
+        let tile = |channels, size, network| {
+            let shape = ConvShape { network, ..shape(channels, size) };
+            tile_by_shape(&shape, 3, &options).0
+        };
+        let large = u64::MAX;
+        // One tile, or tiles that cover the map badly.
+        assert_eq!((tile(64, 4, large), tile(64, 6, large), tile(96, 10, large)), (2, 2, 2));
+        // Weights that stay in a cache, by themselves or with those of the whole network.
+        assert_eq!((tile(64, 7, large), tile(96, 14, large)), (4, 4));
+        assert_eq!((tile(128, 8, large), tile(128, 8, 1 << 20)), (2, 4));
+        // Weights that stream.
+        assert_eq!((tile(192, 16, large), tile(256, 14, large), tile(384, 8, large)), (4, 2, 2));
+        assert_eq!((tile(128, 28, large), tile(512, 28, large)), (4, 4));
+    }
+}
