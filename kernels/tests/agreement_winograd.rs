@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use proptest::prelude::*;
 use sinew_kernels::activation::Activation;
-use sinew_kernels::conv::winograd::{Groups, WeightForm, Winograd, WinogradTile};
+use sinew_kernels::conv::winograd::{Groups, Reads, WeightForm, Winograd, WinogradTile};
 use sinew_kernels::conv::{ConvArgs, ConvGeometry};
 use sinew_kernels::epilogue::Epilogue;
 use sinew_kernels::isa::{self, Isa};
@@ -136,7 +136,7 @@ impl Layer {
             .collect();
         let len = kernel.tile.scratch_of(form, count, self.lanes.len(), blocks.len(), false);
         let mut scratch = vec![[f32::NAN; LANES]; len];
-        kernel.run(form, Groups::ONE, &args, pixels, &mut slices, &mut scratch);
+        kernel.run(Reads { form, groups: Groups::ONE }, &args, pixels, &mut slices, &mut scratch);
     }
 
     /// What a run of output blocks `blocks` is given.

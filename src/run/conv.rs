@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use sinew_kernels::conv::plain_image::PlainConvArgs;
-use sinew_kernels::conv::winograd::Pooled;
+use sinew_kernels::conv::winograd::{Pooled, Reads};
 use sinew_kernels::conv::{ConvArgs, grouped};
 use sinew_kernels::depthwise::DepthwiseArgs;
 use sinew_kernels::epilogue::Epilogue;
@@ -60,11 +60,11 @@ impl Run<'_, '_, '_> {
                     };
                     match winograd {
                         Some((kernel, form)) => {
-                            let groups = conv.groups_from(block);
+                            let reads = Reads { form, groups: conv.groups_from(block) };
                             match conv.pool.map(|pool| pooled(kernels, pool)) {
-                                None => kernel.run(form, groups, &args, part.pixels, out, scratch),
+                                None => kernel.run(reads, &args, part.pixels, out, scratch),
                                 Some(pool) => {
-                                    kernel.run_pooled(form, groups, &args, pool, part.pixels, out, scratch);
+                                    kernel.run_pooled(reads, &args, pool, part.pixels, out, scratch);
                                 }
                             }
                         }

@@ -39,7 +39,7 @@ use multiply::{MultiplyFn, Next, Product};
 use output::{Output, OutputFn};
 pub use pooled::{POOL, Pooled};
 use sizes::{FEW_TILES, FEW_WEIGHTS, GROUP, ROW, Run};
-pub use sizes::{Groups, WeightForm, WinogradTile};
+pub use sizes::{Groups, Reads, WeightForm, WinogradTile};
 use weights::{Row, WeightsFn};
 
 /// One algorithm on one instruction set.
@@ -111,8 +111,7 @@ pub(crate) use winograd_kernels;
 
 /// What one run computes.
 struct Work {
-    form: WeightForm,
-    groups: Groups,
+    reads: Reads,
     /// Output blocks.
     blocks: usize,
     /// Tiles in a row.
@@ -154,27 +153,32 @@ impl Winograd {
     /// Where an argument does not fit the geometry, or the tile does not.
     pub fn run(
         &self,
-        form: WeightForm,
-        groups: Groups,
+        reads: Reads,
         args: &ConvArgs<'_>,
         pixels: Range<usize>,
         out: &mut [&mut [Block]],
         scratch: &mut [Block],
     ) {
-        self.check(form, groups, args, &pixels, out);
+        self.check(reads, args, &pixels, out);
         if pixels.is_empty() || out.is_empty() {
             return;
         }
         let geometry = &args.geometry;
         let blocks = args.epilogue.blocks(out.len());
-        let count = self.count_in(form, scratch.len(), args.lanes.len(), blocks.min(groups.blocks), false);
+        let count = self.count_in(
+            reads.form,
+            scratch.len(),
+            args.lanes.len(),
+            blocks.min(reads.groups.blocks),
+            false,
+        );
         let size = self.tile.output;
         let across = geometry.out_width.div_ceil(size);
         let tile_row = size * geometry.out_width;
         let first = pixels.start / tile_row * across;
         let tiles = first..pixels.end.div_ceil(tile_row) * across;
         let tail = args.epilogue.tail();
-        let work = Work { form, groups, blocks, across, tiles, count, unit: 1 };
+        let work = Work { reads, blocks, across, tiles, count, unit: 1 };
         self.each_block(args, &work, scratch, &mut |sums| {
             let &Sums { batch, block, m, stride } = sums;
             let output = Output { batch, stride, tail, block, start: pixels.start };
@@ -196,7 +200,7 @@ impl Winograd {
         scratch: &mut [Block],
         visit: &mut dyn FnMut(&Sums<'_>),
     ) {
-        let Work { form, groups, blocks, across, tiles, count, unit } = work;
+        let Work { reads: Reads { form, groups }, blocks, across, tiles, count, unit } = work;
         let in_blocks = args.lanes.len();
         let in_group = in_blocks * args.geometry.in_pixels();
         let (row, scratch) = scratch.split_at_mut(form.row());
@@ -350,16 +354,9 @@ impl Winograd {
     }
 
     /// What the rest relies on.
-    fn check(
-        &self,
-        form: WeightForm,
-        groups: Groups,
-        args: &ConvArgs<'_>,
-        pixels: &Range<usize>,
-        out: &[&mut [Block]],
-    ) {
+    fn check(&self, reads: Reads, args: &ConvArgs<'_>, pixels: &Range<usize>, out: &[&mut [Block]]) {
         let blocks = args.epilogue.check(args.geometry.out_pixels(), pixels, out);
-        self.check_groups(form, groups, args, blocks);
+        self.check_groups(reads, args, blocks);
         let tile_row = self.tile.output * args.geometry.out_width;
         let whole =
             |pixel: usize| pixel.is_multiple_of(tile_row.max(1)) || pixel == args.geometry.out_pixels();
@@ -367,7 +364,7 @@ impl Winograd {
     }
 
     /// Of that, the sizes of the operands.
-    fn check_groups(&self, form: WeightForm, groups: Groups, args: &ConvArgs<'_>, blocks: usize) {
+    fn check_groups(&self, Reads { form, groups }: Reads, args: &ConvArgs<'_>, blocks: usize) {
         let in_group = args.lanes.len() * args.geometry.in_pixels();
         let needed = groups.of(blocks).last().map_or(0, |(group, _)| group + 1);
         assert!(args.input.len() >= needed * in_group, "input of every group");

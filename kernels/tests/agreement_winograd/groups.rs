@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use proptest::prelude::*;
 use sinew_kernels::conv::ConvArgs;
-use sinew_kernels::conv::winograd::{Groups, WeightForm};
+use sinew_kernels::conv::winograd::{Groups, Reads, WeightForm};
 use sinew_kernels::epilogue::Epilogue;
 use sinew_kernels::isa::{self, Isa};
 use sinew_kernels::{Block, LANES};
@@ -55,8 +55,9 @@ fn sharing(groups: &[Layer], width: usize) -> (Layer, Vec<Block>) {
 }
 
 impl Grouped {
-    fn groups(&self, first: usize) -> Groups {
-        Groups { first, blocks: self.parts[0].out_blocks(), spread: self.spread }
+    fn reads(&self, form: WeightForm, first: usize) -> Reads {
+        let groups = Groups { first, blocks: self.parts[0].out_blocks(), spread: self.spread };
+        Reads { form, groups }
     }
 
     fn blocks(&self) -> usize {
@@ -103,7 +104,7 @@ impl Grouped {
                 let mut scratch = vec![[f32::NAN; LANES]; len];
                 let mut slices: Vec<_> =
                     out[blocks.start * plane..blocks.end * plane].chunks_mut(plane).collect();
-                kernel.run(form, self.groups(blocks.start), &args, 0..plane, &mut slices, &mut scratch);
+                kernel.run(self.reads(form, blocks.start), &args, 0..plane, &mut slices, &mut scratch);
             };
             let cut = cut % (self.blocks() + 1);
             run(0..cut);

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use proptest::prelude::*;
 use sinew_kernels::conv::ConvGeometry;
-use sinew_kernels::conv::winograd::{Groups, POOL, Pooled, WeightForm};
+use sinew_kernels::conv::winograd::{Groups, POOL, Pooled, Reads, WeightForm};
 use sinew_kernels::isa::{self, Isa, Kernels};
 use sinew_kernels::pool::{PoolArgs, PoolKind};
 use sinew_kernels::{Block, LANES};
@@ -77,8 +77,7 @@ fn run_part(
     let len = kernel.tile.scratch_of(form, count, layer.lanes.len(), blocks.len(), true);
     let mut scratch = vec![[f32::NAN; LANES]; len];
     kernel.run_pooled(
-        form,
-        Groups::ONE,
+        Reads { form, groups: Groups::ONE },
         &layer.args(form, blocks),
         pool,
         start..end,

@@ -217,6 +217,7 @@ fn meet<S: Simd, const ROWS: usize, const BLOCKS: usize, const G: usize>(
     }
     let live = weights[0].len();
     unroll!(j < BLOCKS <= 4, { weights[j] = &weights[j][..live] });
+    #[allow(clippy::needless_range_loop, reason = "one number for two arrays")]
     for lane in 0..LANES {
         // leaves by `break`: `lane` is then seen to be inside
         if lane >= live {

@@ -5,7 +5,7 @@ use core::ops::Range;
 
 use super::input::Batch;
 use super::output::Output;
-use super::{Groups, Sums, WeightForm, Winograd, Work};
+use super::{Reads, Sums, Winograd, Work};
 use crate::Block;
 use crate::conv::{ConvArgs, ConvGeometry};
 use crate::epilogue::Epilogue;
@@ -89,19 +89,19 @@ impl Winograd {
     /// Where an argument does not fit the geometry, or the tile does not; with a residual, or with MaxMin in the epilogue.
     pub fn run_pooled(
         &self,
-        form: WeightForm,
-        groups: Groups,
+        reads: Reads,
         args: &ConvArgs<'_>,
         pool: Pooled,
         pixels: Range<usize>,
         out: &mut [&mut [Block]],
         scratch: &mut [Block],
     ) {
-        let blocks = self.check_pooled((form, groups), args, pool, &pixels, out);
+        let blocks = self.check_pooled(reads, args, pool, &pixels, out);
         if pixels.is_empty() || blocks == 0 {
             return;
         }
-        let count = self.count_in(form, scratch.len(), args.lanes.len(), blocks.min(groups.blocks), true);
+        let count =
+            self.count_in(reads.form, scratch.len(), args.lanes.len(), blocks.min(reads.groups.blocks), true);
         let size = self.tile.output;
         let [_, width] = Pooled::size(&args.geometry);
         // tiles without a whole window are left out
@@ -111,7 +111,7 @@ impl Winograd {
         let tiles = first..pixels.end.div_ceil(tile_row) * across;
         // whole rows of tiles where there is room: fewer and longer strips
         let unit = if count >= across { across } else { 1 };
-        let work = Work { form, groups, blocks, across, tiles, count, unit };
+        let work = Work { reads, blocks, across, tiles, count, unit };
         let (strip, scratch) = scratch.split_at_mut(self.tile.outputs() * count);
         self.each_block(args, &work, scratch, &mut |sums| {
             let mut m = sums.m;
@@ -152,7 +152,7 @@ impl Winograd {
     /// What the rest relies on; gives the number of output blocks.
     fn check_pooled(
         &self,
-        (form, groups): (WeightForm, Groups),
+        reads: Reads,
         args: &ConvArgs<'_>,
         pool: Pooled,
         pixels: &Range<usize>,
@@ -168,7 +168,7 @@ impl Winograd {
         assert!(out.iter().all(|out| out.len() == pixels.len()), "a slice holds the pixels of the range");
         let blocks = pool.blocks(out.len());
         args.epilogue.check_operands(args.geometry.out_pixels(), blocks);
-        self.check_groups(form, groups, args, blocks);
+        self.check_groups(reads, args, blocks);
         let tile_row = self.tile.output / POOL * width;
         let whole = |pixel: usize| pixel.is_multiple_of(tile_row.max(1)) || pixel == plane;
         assert!(whole(pixels.start) && whole(pixels.end), "parts are cut between rows of tiles");

@@ -188,6 +188,15 @@ pub struct Groups {
     pub spread: usize,
 }
 
+/// What a run reads: its weights, and which input blocks for which output block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reads {
+    /// What the weights are.
+    pub form: WeightForm,
+    /// The groups of channels.
+    pub groups: Groups,
+}
+
 impl Groups {
     /// All output blocks read all input blocks.
     pub const ONE: Groups = Groups { first: 0, blocks: usize::MAX, spread: LANES };
