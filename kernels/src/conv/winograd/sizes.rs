@@ -2,6 +2,8 @@
 
 use core::ops::Range;
 
+#[cfg(doc)]
+use super::Winograd;
 use crate::LANES;
 
 /// Output blocks whose sums are kept between the products and the output transform.
