@@ -24,7 +24,7 @@ use core::ops::Range;
 use self::dense::DenseFn;
 pub(crate) use self::places::Places;
 use self::places::{OUTSIDE, Run};
-pub(crate) use self::tile::{Row, RowFn, pointwise_row, row};
+pub(crate) use self::tile::{Row, RowFn, accumulate, pointwise_row, row};
 use crate::conv::tiling::{MAX_TAPS, Rows, WIDEST};
 use crate::conv::{ConvArgs, ConvGeometry, live};
 use crate::epilogue::{Epilogue, Finish};

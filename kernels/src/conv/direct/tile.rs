@@ -218,9 +218,10 @@ pub(crate) fn pointwise_row<S: Simd, const M: usize, const N: usize>(
     }
 }
 
-/// One tap of one input block: pixel `i` of the tile is `x(i)`, and its first lanes meet the weights, as many as there are.
+/// One input block, under one tap or at one Winograd position: row `i` of the tile is `x(i)`, and its first lanes meet the weights,
+/// as many as there are.
 #[inline(always)]
-pub(super) fn accumulate<'a, S: Simd, const M: usize, const N: usize, const G: usize>(
+pub(crate) fn accumulate<'a, S: Simd, const M: usize, const N: usize, const G: usize>(
     simd: S,
     mut sums: [[S::Vector; N]; M],
     weights: [&[Block]; N],

@@ -5,6 +5,7 @@
 
 use core::ops::RangeInclusive;
 
+use crate::conv::direct::accumulate;
 use crate::conv::live;
 use crate::conv::tiling::{Rows, choose};
 use crate::simd::{Simd, unroll};
@@ -177,7 +178,13 @@ pub(crate) fn column<S: Simd, const ROWS: usize, const BLOCKS: usize, const G: u
                 let tiles = &v[block * count + at..][..ROWS];
                 let mut weights: [&[Block]; BLOCKS] = [&[]; BLOCKS];
                 unroll!(j < BLOCKS <= 4, { weights[j] = &u[j * u_stride + k..][..live] });
-                sums = meet::<S, ROWS, BLOCKS, G>(simd, sums, tiles, weights);
+                sums = accumulate::<S, ROWS, BLOCKS, G>(
+                    simd,
+                    sums,
+                    weights,
+                    #[inline(always)]
+                    |i| &tiles[i],
+                );
                 k += live;
             }
             unroll!(j < BLOCKS <= 4, {
@@ -186,44 +193,4 @@ pub(crate) fn column<S: Simd, const ROWS: usize, const BLOCKS: usize, const G: u
             });
         }
     }
-}
-
-/// One input block: its first lanes, as many as there are weights.
-#[inline(always)]
-fn meet<S: Simd, const ROWS: usize, const BLOCKS: usize, const G: usize>(
-    simd: S,
-    mut sums: [[S::Vector; BLOCKS]; ROWS],
-    tiles: &[Block],
-    mut weights: [&[Block]; BLOCKS],
-) -> [[S::Vector; BLOCKS]; ROWS] {
-    let tiles = &tiles[..ROWS];
-    macro_rules! meet {
-        ($lane:ident) => {
-            let mut weight = [simd.splat(0.0); BLOCKS];
-            unroll!(j < BLOCKS <= 4, { weight[j] = simd.load(&weights[j][$lane]) });
-            unroll!(i < ROWS <= 16, {
-                let value = simd.spread::<G>(&tiles[i], $lane);
-                unroll!(j < BLOCKS <= 4, { sums[i][j] = simd.mul_add(value, weight[j], sums[i][j]) });
-            });
-        };
-    }
-    // straight code: what spreads a lane depends on it
-    if G < LANES && !S::PLAIN {
-        unroll!(j < BLOCKS <= 4, { weights[j] = &weights[j][..G] });
-        unroll!(lane < G <= 16, {
-            meet!(lane);
-        });
-        return sums;
-    }
-    let live = weights[0].len();
-    unroll!(j < BLOCKS <= 4, { weights[j] = &weights[j][..live] });
-    #[allow(clippy::needless_range_loop, reason = "one number for two arrays")]
-    for lane in 0..LANES {
-        // leaves by `break`: `lane` is then seen to be inside
-        if lane >= live {
-            break;
-        }
-        meet!(lane);
-    }
-    sums
 }
