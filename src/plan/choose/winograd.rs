@@ -37,7 +37,8 @@ fn tile_by_shape(shape: &ConvShape, kernel: usize, options: &PlanOptions) -> (us
     if of_one_map < FEW_TILES || !at_most(0.75) {
         (2, format!("tiles of 4x4 outputs cover {}x{} badly", g.out_height, g.out_width))
     } else if stays_in_cache(shape, four, options) {
-        (4, "transformed weights stay in the second-level cache".to_owned())
+        let of_a_group = if shape.groups > 1 { " of a group" } else { "" };
+        (4, format!("transformed weights{of_a_group} stay in the second-level cache"))
     } else if shape.network <= 2 * options.l2_bytes as u64 {
         (4, "all weights of the network are few".to_owned())
     } else if tiles >= MANY_TILES || (tiles >= SOME_TILES && at_most(0.6)) {
@@ -65,7 +66,7 @@ fn strided_pays(shape: &ConvShape, tile: WinogradTile, form: WeightForm) -> Resu
     Ok(())
 }
 
-/// Whether transformed weights stay in the second-level cache.
+/// Whether transformed weights stay in the second-level cache: those of one group, which are worked on one after another.
 fn stays_in_cache(shape: &ConvShape, tile: WinogradTile, options: &PlanOptions) -> bool {
     let channels = shape.in_channels / shape.groups;
     let weights = tile.weights() * channels * (shape.out_channels / shape.groups) * size_of::<f32>();
@@ -85,7 +86,10 @@ pub(super) fn winograd(shape: &ConvShape, options: &PlanOptions) -> Result<(Algo
         return Err("with less than 16 channels the transforms cost more than they save".into());
     }
     if shape.groups_share_blocks() && (tile.stride == 2 || tile.tiles(height, width) < SOME_TILES) {
-        return Err("groups of few channels need many tiles and no stride to pay for transforms".into());
+        return Err(
+            "groups of 4 or 8 channels pay for transforms with 16 tiles or more and without a stride only"
+                .into(),
+        );
     }
     if height.min(width) < tile.output {
         return Err(format!("the {height}x{width} map is smaller than a tile"));
