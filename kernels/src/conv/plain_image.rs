@@ -142,16 +142,14 @@ pub(crate) fn run(
     let lines = Lines::of(geometry);
     let step = geometry.stride[1] / lines.phases;
     let mut starts = [0; MAX_TAPS];
+    for (tap, start) in starts[..geometry.taps()].iter_mut().enumerate() {
+        let (tap_y, tap_x) = (tap / geometry.kernel[1], tap % geometry.kernel[1]);
+        *start = tap_y * lines.line() + lines.place(tap_x * geometry.dilation[1]);
+    }
     let most = tiles.rows.len();
     cut_rows(width, pixels.clone(), |y, columns| {
         let tap_rows = args.copy(lines, y, scratch);
-        let mut count = 0;
-        for tap_y in tap_rows.clone() {
-            for tap_x in 0..geometry.kernel[1] {
-                starts[count] = tap_y * lines.line() + lines.place(tap_x * geometry.dilation[1]);
-                count += 1;
-            }
-        }
+        let taps = tap_rows.start * geometry.kernel[1]..tap_rows.end * geometry.kernel[1];
         let mut x = columns.start;
         while x < columns.end {
             let (size, tiles_of_size) = choose(tiles.rows[most - 1], columns.end - x);
@@ -159,14 +157,13 @@ pub(crate) fn run(
             let pixel = y * width + x;
             for block in (0..blocks).step_by(most) {
                 let group = block..blocks.min(block + most);
-                let skipped = tap_rows.start * geometry.kernel[1];
                 let row = PlainRow {
                     input: &scratch[x * step..],
                     channels: args.channels,
                     channel_stride: geometry.kernel[0] * lines.line(),
                     step,
-                    starts: &starts[..count],
-                    weights: &args.weights[block * args.channels * geometry.taps() + skipped..],
+                    starts: &starts[taps.clone()],
+                    weights: &args.weights[block * args.channels * geometry.taps() + taps.start..],
                     weights_stride: [geometry.taps(), args.channels * geometry.taps()],
                     tail: args.epilogue.starting_at(block, plane).tail(),
                     plane,
@@ -246,31 +243,18 @@ impl PlainConvArgs<'_> {
     fn copy(&self, lines: Lines, y: usize, scratch: &mut [f32]) -> Range<usize> {
         let tap_rows = self.geometry.tap_rows(y);
         let &ConvGeometry { in_width, kernel, stride, dilation, pad_top, pad_left, .. } = &self.geometry;
-        for channel in 0..self.channels {
-            for tap_y in tap_rows.clone() {
-                let line = y * stride[0] + tap_y * dilation[0] - pad_top;
-                let from = &self.input[channel * self.strides[0] + line * self.strides[1]..];
-                let to = &mut scratch[(channel * kernel[0] + tap_y) * lines.line()..][..lines.line()];
-                for (phase, to) in to.chunks_exact_mut(lines.len).enumerate() {
-                    // elements of this phase before a column that is counted from the left border on
-                    let before =
-                        |column: usize| column.saturating_sub(phase).div_ceil(lines.phases).min(lines.len);
-                    let inside = before(pad_left)..before(in_width + pad_left).max(before(pad_left));
-                    to[..inside.start].fill(0.0);
-                    to[inside.end..].fill(0.0);
-                    if inside.is_empty() {
-                        continue;
-                    }
-                    let first = inside.start * lines.phases + phase - pad_left;
-                    let (from, to) = (&from[first * self.strides[2]..], &mut to[inside]);
-                    match lines.phases * self.strides[2] {
-                        1 => to.copy_from_slice(&from[..to.len()]),
-                        step => {
-                            for (to, from) in to.iter_mut().zip(from.iter().step_by(step)) {
-                                *to = *from;
-                            }
-                        }
-                    }
+        let (step, height) = (lines.phases * self.strides[2], kernel[0]);
+        for phase in 0..lines.phases {
+            // elements of this phase before a column that is counted from the left border on
+            let before = |column: usize| column.saturating_sub(phase).div_ceil(lines.phases).min(lines.len);
+            let inside = before(pad_left)..before(in_width + pad_left).max(before(pad_left));
+            let first = if inside.is_empty() { 0 } else { inside.start * lines.phases + phase - pad_left };
+            for channel in 0..self.channels {
+                for tap_y in tap_rows.clone() {
+                    let line = y * stride[0] + tap_y * dilation[0] - pad_top;
+                    let from = channel * self.strides[0] + line * self.strides[1] + first * self.strides[2];
+                    let to = (channel * height + tap_y) * lines.line() + phase * lines.len;
+                    copy_line(&self.input[from..], step, inside.clone(), &mut scratch[to..][..lines.len]);
                 }
             }
         }
@@ -296,6 +280,22 @@ impl PlainConvArgs<'_> {
             "weights of every output block"
         );
         blocks
+    }
+}
+
+/// Copies elements that are `step` apart to `inside`, and zeros to what is left and right of that.
+#[inline(never)]
+fn copy_line(from: &[f32], step: usize, inside: Range<usize>, to: &mut [f32]) {
+    to[..inside.start].fill(0.0);
+    to[inside.end..].fill(0.0);
+    let to = &mut to[inside];
+    match step {
+        1 => to.copy_from_slice(&from[..to.len()]),
+        step => {
+            for (to, from) in to.iter_mut().zip(from.iter().step_by(step)) {
+                *to = *from;
+            }
+        }
     }
 }
 

@@ -124,7 +124,7 @@ entry_points! {
             if WeightRow::is_packed(T, R) {
                 return winograd_any_weights_avx2(row, plain, lanes, u, stride);
             }
-            winograd::weights::transform::<_, T, R>(simd, (Domain::of(T), R), row, plain, lanes, u, stride)
+            winograd::weights::transform::<_, T, R>(simd, winograd_any_weights_avx2, row, plain, lanes, u, stride)
         };
     winograd_any_weights_avx2(row: &WeightRow, plain: &[Block], lanes: &[u8], u: &mut [Block], stride: usize) =
         |simd, row, plain, lanes, u, stride| winograd::weights::transform_any(Plain(simd), row, plain, lanes, u, stride);

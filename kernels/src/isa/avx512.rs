@@ -233,7 +233,7 @@ entry_points! {
             if WeightRow::is_packed(T, R) {
                 return avx2::winograd_any_weights_avx2(row, plain, lanes, u, stride);
             }
-            winograd::weights::transform::<_, T, R>(simd, (Domain::of(T), R), row, plain, lanes, u, stride)
+            winograd::weights::transform::<_, T, R>(simd, avx2::winograd_any_weights_avx2, row, plain, lanes, u, stride)
         };
     winograd_column_avx512[ROWS, BLOCKS, G](product: &Product<'_>, column: Column, m: &mut [Block]) =
         winograd::multiply::column::<_, ROWS, BLOCKS, G>;

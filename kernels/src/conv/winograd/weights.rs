@@ -3,6 +3,8 @@
 //! Packing writes all rows of a layer with it; a run that starts from plain weights writes the row it needs next
 //! to a scratch in the first-level cache. So the bits are the same.
 
+use core::mem;
+
 use crate::conv::live;
 use crate::conv::winograd::WinogradTile;
 use crate::conv::winograd::transform::{self, Domain, STRIDED, WeightRow};
@@ -30,17 +32,99 @@ impl Row {
 /// column to the next.
 pub(crate) type WeightsFn = fn(row: &Row, plain: &[Block], lanes: &[u8], u: &mut [Block], stride: usize);
 
-/// `T` and `R` are the sizes of the domain and of the kernel, or the largest ones; `taps` is the kernel's.
+/// `T` and `R` are the sizes of the domain and of the kernel; `any` is the same for all sizes, for blocks with dead lanes.
 #[inline(always)]
 pub(crate) fn transform<S: Simd, const T: usize, const R: usize>(
     simd: S,
-    (domain, taps): (&Domain, usize),
+    any: WeightsFn,
     row: &Row,
     plain: &[Block],
     lanes: &[u8],
     u: &mut [Block],
     stride: usize,
 ) {
+    let kind = WeightRow::new(simd, Domain::of(T), R, row.index);
+    let (taps, share) = (R * R, (R * R).div_ceil(T));
+    // as many weights of what follows as this row's share of them
+    let all = taps * live(lanes);
+    let mut ahead = plain.get(all + row.index * all / T..).unwrap_or(&[]);
+    let (mut first, mut k) = (0, 0);
+    for block in lanes.chunks(1) {
+        let live = live(block);
+        let plain = &plain[first..][..taps * live];
+        if live < LANES {
+            any(row, plain, block, &mut u[k..], stride);
+        } else {
+            let plain = &plain[..taps * LANES];
+            // where nothing follows, what is here already
+            let asked = ahead.split_off(..share * LANES).unwrap_or(&plain[..share * LANES]);
+            whole::<S, T, R>(simd, &kind, plain.as_chunks().0, asked.as_chunks().0, columns(u, stride, k));
+        }
+        k += live;
+        first += taps * live;
+    }
+}
+
+/// The block from `k` on of each column.
+#[inline(always)]
+fn columns<const T: usize>(u: &mut [Block], stride: usize, k: usize) -> [&mut [Block; LANES]; T] {
+    let mut left = u;
+    core::array::from_fn(
+        #[inline(always)]
+        |_| {
+            let (column, behind) = mem::take(&mut left).split_at_mut(k + LANES);
+            left = behind.get_mut(stride - k - LANES..).unwrap_or_default();
+            column[k..].first_chunk_mut().unwrap_or_else(|| unreachable!("of 16 blocks"))
+        },
+    )
+}
+
+/// One input block of 16 live lanes.
+#[inline(always)]
+fn whole<S: Simd, const T: usize, const R: usize>(
+    simd: S,
+    kind: &WeightRow<S::Vector>,
+    plain: &[[Block; LANES]],
+    asked: &[[Block; LANES]],
+    u: [&mut [Block; LANES]; T],
+) {
+    let domain = Domain::of(T);
+    for lane in 0..LANES {
+        for asked in asked {
+            simd.prefetch(&asked[lane]);
+        }
+        let mut values = [simd.splat(0.0); R];
+        // the branch on the row is inside: it is foreseen, and a loop for each kind of row would be two of them
+        match kind {
+            WeightRow::Single { tap, weight } => {
+                let row = &plain[tap * R..][..R];
+                unroll!(c < R of R, { values[c] = simd.mul(*weight, simd.load(&row[c][lane])) });
+            }
+            WeightRow::Pair(pair) => unroll!(c < R of R, {
+                let mut column = [simd.splat(0.0); R];
+                unroll!(r < R of R, { column[r] = simd.load(&plain[r * R + c][lane]) });
+                values[c] = pair.apply(simd, R, &column);
+            }),
+            WeightRow::Sum => unreachable!("of stride 2, which has no code of its own"),
+        }
+        let values = transform::weights::<S, T, R>(simd, domain, R, &values);
+        unroll!(c < T of T, { simd.store(&mut u[c][lane], values[c]) });
+    }
+}
+
+/// The same for any tile.
+#[inline(always)]
+pub(crate) fn transform_any<S: Simd>(
+    simd: S,
+    row: &Row,
+    plain: &[Block],
+    lanes: &[u8],
+    u: &mut [Block],
+    stride: usize,
+) {
+    const T: usize = 8;
+    const R: usize = 5;
+    let (domain, taps) = (Domain::of(row.tile.domain()), row.tile.kernel);
     let size = domain.weights_size;
     assert!(size <= T && taps <= R, "room for the tile");
     let index = row.index;
@@ -92,18 +176,4 @@ pub(crate) fn transform<S: Simd, const T: usize, const R: usize>(
         }
         first += taps * taps * live;
     }
-}
-
-/// The same for any tile.
-#[inline(always)]
-pub(crate) fn transform_any<S: Simd>(
-    simd: S,
-    row: &Row,
-    plain: &[Block],
-    lanes: &[u8],
-    u: &mut [Block],
-    stride: usize,
-) {
-    let of = (Domain::of(row.tile.domain()), row.tile.kernel);
-    transform::<_, 8, 5>(simd, of, row, plain, lanes, u, stride);
 }
