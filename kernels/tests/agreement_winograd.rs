@@ -574,6 +574,28 @@ fn reductions_in_chunks_agree() {
     }
 }
 
+/// Four tiles at once, for which some tables transform weights in registers: maps with one input block and with many, dead lanes in
+/// any of them, and parts of the output.
+#[test]
+fn four_tiles_agree() {
+    let mut broken = [16; 11];
+    (broken[5], broken[10]) = (9, 3);
+    for (index, lanes) in
+        [&[16; 1][..], &[5], &[16; 4], &[16; 5], &[16, 16, 16, 16, 7], &broken].iter().enumerate()
+    {
+        for (size, out_blocks) in [((5, 8), 1), ((8, 8), 5), ((7, 7), 4), ((6, 7), 3), ((1, 16), 2)] {
+            let pads = if size.0 == 1 { [1, 1, 1, 1] } else { [1, 1, 0, 2] };
+            let layer = Layer::new(tile(4, 3), size, pads, lanes, out_blocks, 77 + index as u64);
+            assert_eq!(layer.tiles(), 4, "{size:?}");
+            agree(&layer, 4);
+        }
+    }
+    // More tiles, four at a time, and maps of one tile each.
+    agree(&Layer::new(tile(4, 3), (16, 8), [1; 4], &broken, 3, 5), 4);
+    let small = Layer::new(tile(4, 3), (4, 4), [1; 4], &[16; 6], 3, 6);
+    maps_agree(&on_maps(&small, &[(4, 4), (3, 4), (4, 4), (4, 3)], 8), 4);
+}
+
 #[test]
 fn errors_keep_the_derived_bound() {
     for tile in TILES {

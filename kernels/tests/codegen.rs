@@ -2,7 +2,7 @@
 //! costs ten times the speed and fails no other test.
 //!
 //! For each named tile kernel, every innermost loop with at least half of the widest tile's multiply-adds has no call, no
-//! stack reference and few instructions per multiply-add, and the widest tile is there. `CODEGEN_BINARY` and `OBJDUMP`
+//! stack reference (or as many as it is known to need) and few instructions per multiply-add, and the widest tile is there. `CODEGEN_BINARY` and `OBJDUMP`
 //! name another program and its disassembler, for targets that this machine only builds for. Without a disassembler
 //! the test says so and passes, unless `REQUIRE_CODEGEN` is set.
 
@@ -17,30 +17,34 @@ struct Tile {
     /// Pixels x blocks x registers of a block.
     widest: usize,
     limit: f64,
+    /// References to the stack, to numbers that do not change and find no room in registers.
+    stack: usize,
 }
 
-const X86: [Tile; 11] = [
-    Tile { name: "direct_avx2", widest: 6 * 2, limit: 2.5 },
-    Tile { name: "pointwise_avx2", widest: 6 * 2, limit: 2.1 },
-    Tile { name: "direct_avx512", widest: 14 * 2, limit: 2.5 },
-    Tile { name: "dense_avx2", widest: 4 * 2, limit: 1.7 },
-    Tile { name: "dense_avx512", widest: 4, limit: 2.3 },
-    Tile { name: "winograd_column_avx2", widest: 6 * 2, limit: 2.5 },
-    Tile { name: "winograd_column_avx512", widest: 14 * 2, limit: 2.5 },
-    Tile { name: "grouped_tile_avx2", widest: 6 * 2, limit: 2.5 },
-    Tile { name: "grouped_tile_avx512", widest: 14, limit: 2.5 },
+const X86: [Tile; 12] = [
+    Tile { name: "direct_avx2", widest: 6 * 2, limit: 2.5, stack: 0 },
+    Tile { name: "pointwise_avx2", widest: 6 * 2, limit: 2.1, stack: 0 },
+    Tile { name: "direct_avx512", widest: 14 * 2, limit: 2.5, stack: 0 },
+    Tile { name: "dense_avx2", widest: 4 * 2, limit: 1.7, stack: 0 },
+    Tile { name: "dense_avx512", widest: 4, limit: 2.3, stack: 0 },
+    Tile { name: "winograd_column_avx2", widest: 6 * 2, limit: 2.5, stack: 0 },
+    Tile { name: "winograd_column_avx512", widest: 14 * 2, limit: 2.5, stack: 0 },
+    // 24 products and 9 of the multiply-adds that transform the weights; both kinds of rows
+    Tile { name: "winograd_joined_avx512", widest: 24 + 9, limit: 2.4, stack: 2 },
+    Tile { name: "grouped_tile_avx2", widest: 6 * 2, limit: 2.5, stack: 0 },
+    Tile { name: "grouped_tile_avx512", widest: 14, limit: 2.5, stack: 0 },
     // One element at a time, broadcast from a plain image for two registers: a tap has 7 loads and its own start.
-    Tile { name: "plain_image_avx2", widest: 6 * 2, limit: 2.9 },
-    Tile { name: "plain_image_avx512", widest: 14 * 2, limit: 2.5 },
+    Tile { name: "plain_image_avx2", widest: 6 * 2, limit: 2.9, stack: 0 },
+    Tile { name: "plain_image_avx512", widest: 14 * 2, limit: 2.5, stack: 0 },
 ];
 
 const AARCH64: [Tile; 6] = [
-    Tile { name: "direct_neon", widest: 6 * 4, limit: 2.5 },
-    Tile { name: "pointwise_neon", widest: 6 * 4, limit: 2.1 },
-    Tile { name: "dense_neon", widest: 3 * 4, limit: 2.5 },
-    Tile { name: "winograd_column_neon", widest: 6 * 4, limit: 2.5 },
-    Tile { name: "grouped_tile_neon", widest: 5 * 4, limit: 2.5 },
-    Tile { name: "plain_image_neon", widest: 6 * 4, limit: 2.5 },
+    Tile { name: "direct_neon", widest: 6 * 4, limit: 2.5, stack: 0 },
+    Tile { name: "pointwise_neon", widest: 6 * 4, limit: 2.1, stack: 0 },
+    Tile { name: "dense_neon", widest: 3 * 4, limit: 2.5, stack: 0 },
+    Tile { name: "winograd_column_neon", widest: 6 * 4, limit: 2.5, stack: 0 },
+    Tile { name: "grouped_tile_neon", widest: 5 * 4, limit: 2.5, stack: 0 },
+    Tile { name: "plain_image_neon", widest: 6 * 4, limit: 2.5, stack: 0 },
 ];
 
 /// One instruction: where, what, and its operands.
@@ -174,7 +178,7 @@ fn tiles_stay_in_registers() {
                 let calls = code.iter().filter(|instruction| instruction.is_call()).count();
                 let stack = code.iter().filter(|instruction| instruction.is_on_stack()).count();
                 let ratio = code.len() as f64 / multiply_adds as f64;
-                assert!(calls == 0 && stack == 0, "{name}: {calls} calls, {stack} stack references");
+                assert!(calls == 0 && stack <= tile.stack, "{name}: {calls} calls, {stack} stack references");
                 // Narrow tiles have more loads per multiply-add.
                 let allowed = if multiply_adds < tile.widest { tile.limit * 1.6 } else { tile.limit };
                 assert!(

@@ -80,7 +80,7 @@ pub struct ConvShape {
     pub plain_input: bool,
     /// Whether something besides bias and activations is done to a sum: a residual, a scale, MaxMin.
     pub combined: bool,
-    /// Maps of about this size with the same weights: the fragments of a dilated layer.
+    /// Maps of about this size with the same weights: the fragments of a dilated layer, times the images of a batch.
     pub maps: usize,
     /// Bytes of all constants of the network.
     pub network: u64,

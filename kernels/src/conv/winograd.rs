@@ -29,6 +29,7 @@ pub(crate) mod input;
 mod maps;
 pub(crate) mod multiply;
 pub(crate) mod output;
+pub(crate) mod plain;
 mod pooled;
 mod sizes;
 pub(crate) mod transform;
@@ -37,8 +38,9 @@ pub(crate) mod weights;
 use input::{Batch, InputFn};
 use multiply::{MultiplyFn, Next, Product};
 use output::{Output, OutputFn};
+use plain::PlainWeights;
 pub use pooled::{POOL, Pooled};
-use sizes::{FEW_TILES, FEW_WEIGHTS, GROUP, ROW, Run};
+use sizes::{FEW_TILES, FEW_WEIGHTS, GROUP, Run};
 pub use sizes::{Groups, Reads, WeightForm, WinogradTile};
 use weights::{Row, WeightsFn};
 
@@ -53,6 +55,7 @@ pub struct Winograd {
     pub(crate) weights: WeightsFn,
     pub(crate) multiply: MultiplyFn,
     pub(crate) output: OutputFn,
+    pub(crate) plain: PlainWeights,
     pub(crate) finish: Finish,
 }
 
@@ -97,6 +100,7 @@ macro_rules! winograd_kernels {
             weights: $weights,
             multiply: $multiply,
             output: $output,
+            plain: $crate::conv::winograd::plain::PlainWeights::BLOCK_BY_BLOCK,
             finish: $finish,
         }
     };
@@ -288,45 +292,6 @@ impl Winograd {
                 resume: false,
             };
             (self.multiply)(&product, &mut room.m[xi * room.m_stride..]);
-        }
-    }
-
-    /// From plain weights: as many input blocks at a time as one row of their transformed weights, of a group of output
-    /// blocks, stays in a near cache; the sums continue from memory.
-    fn plain(&self, spread: usize, args: &ConvArgs<'_>, block: usize, group: usize, room: &mut Room<'_>) {
-        let count = room.count;
-        let (side, taps) = (self.tile.weight_side(), self.tile.kernel * self.tile.kernel);
-        let plain_size = taps * channels(args.lanes);
-        let chunk = (ROW / (side * group * LANES)).max(1);
-        let mut first = 0;
-        for (index, lanes) in args.lanes.chunks(chunk).enumerate() {
-            let k = channels(lanes);
-            let u_stride = (group * k) | 1;
-            for r in 0..side {
-                let row = Row { tile: self.tile, index: r };
-                for j in 0..group {
-                    let plain = &args.weights[(block + j) * plain_size + taps * first..];
-                    (self.weights)(&row, plain, lanes, &mut room.row[j * k..], u_stride);
-                }
-                let at_once = self.tile.at_once(group * k, count).min(side);
-                for Run { weight, xi, len } in self.tile.runs(r * side..(r + 1) * side, at_once) {
-                    let product = Product {
-                        positions: len,
-                        next: Next { v: room.v_stride, u: u_stride, m: room.m_stride },
-                        spread,
-                        v: &room.v[xi * room.v_stride + index * chunk * count..],
-                        count,
-                        lanes,
-                        u: &room.row[weight % side * u_stride..],
-                        u_stride: k,
-                        ahead: &[],
-                        blocks: group,
-                        resume: index > 0,
-                    };
-                    (self.multiply)(&product, &mut room.m[xi * room.m_stride..]);
-                }
-            }
-            first += k;
         }
     }
 

@@ -14,6 +14,7 @@ use crate::conv::tiling::tiles;
 use crate::conv::winograd::input::Batch;
 use crate::conv::winograd::multiply::{Column, Product, registers};
 use crate::conv::winograd::output::Output;
+use crate::conv::winograd::plain::{Joined, with_joined};
 use crate::conv::winograd::transform::{Domain, STRIDED};
 use crate::conv::winograd::weights::Row as WeightRow;
 use crate::conv::winograd::{self, winograd_kernels};
@@ -235,6 +236,7 @@ entry_points! {
             }
             winograd::weights::transform::<_, T, R>(simd, avx2::winograd_any_weights_avx2, row, plain, lanes, u, stride)
         };
+    winograd_joined_avx512(args: &Joined<'_>, m: &mut [Block]) = winograd::plain::joined::<_, 6, 3>;
     winograd_column_avx512[ROWS, BLOCKS, G](product: &Product<'_>, column: Column, m: &mut [Block]) =
         winograd::multiply::column::<_, ROWS, BLOCKS, G>;
     winograd_output_avx512[T, M](args: &Output<'_>, m: &[Block], out: &mut [Block]) =
@@ -333,9 +335,13 @@ pub(crate) fn kernels() -> Kernels {
         maxmin: narrow.maxmin,
         pack: narrow.pack,
         unpack: narrow.unpack,
-        winograd: winograd_kernels!(avx512:
-            winograd_input_avx512, winograd_weights_avx512, winograd_multiply_avx512, winograd_output_avx512,
-            epilogue_avx512),
+        // 24 sums, 3 columns of weights and 3 of what they become are 30 of 32 registers
+        winograd: with_joined(
+            winograd_kernels!(avx512:
+                winograd_input_avx512, winograd_weights_avx512, winograd_multiply_avx512, winograd_output_avx512,
+                epilogue_avx512),
+            winograd_joined_avx512,
+        ),
         few_outputs: narrow.few_outputs,
         softmax: narrow.softmax,
         lrn: narrow.lrn,

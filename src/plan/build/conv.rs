@@ -172,7 +172,7 @@ impl<'g> Builder<'g> {
             groups_are_blocks: group_channels.iter().all(|channels| channels % LANES == 0)
                 && parts_are_blocks,
             combined: layer.residual.is_some() || layer.scale.is_some() || layer.max_min.is_some(),
-            maps: self.fragments_of(node),
+            maps: self.fragments_of(node) * self.graph.shape(node.output)[0].max(1),
             network: self.constants,
             // A sum from a plain image has another order: whether a step before runs on a row-major map must not change it.
             plain_input: layer.scale.is_none()

@@ -15,36 +15,28 @@ const TILES: [WinogradTile; 6] = [
     WinogradTile { output: 2, kernel: 3, stride: 2 },
 ];
 
-/// Tiles of a map below which most of a register tile of 4x4 tiles is empty.
+/// Tiles of a map below which most of a register tile of 4x4 tiles is empty. For so many, plain weights are transformed in registers.
 const FEW_TILES: usize = 4;
 
-/// Tiles of a layer, of all its maps, that pay for streaming the transformed weights of the larger tile.
+/// Tiles of a layer, of all its maps, that pay for the transform of weights inside a run.
 const MANY_TILES: usize = 49;
 
-/// So many do where it saves two fifths of the products, as on maps that it covers without waste. On a map of 14x14 it saves
-/// a quarter, which is not worth 2.25 times the weights.
+/// Tiles of a map that pay where groups share blocks.
 const SOME_TILES: usize = 16;
 
-/// Winograd tiles of 4x4 outputs or of 2x2: which are faster, and why. `docs/winograd.md` has the measurements.
-fn tile_by_shape(shape: &ConvShape, kernel: usize, options: &PlanOptions) -> (usize, String) {
+/// Winograd tiles of 4x4 outputs or of 2x2: which are faster, and why. `docs/winograd.md` has the measurements. It looks at one
+/// map and at nothing else: fragments and their baseline are alike.
+fn tile_by_shape(shape: &ConvShape, kernel: usize) -> (usize, String) {
     let g = &shape.geometry;
     let [two, four] = [2, 4].map(|output| WinogradTile { output, kernel, stride: 1 });
-    let products = |tile: WinogradTile| tile.tiles(g.out_height, g.out_width) * tile.positions();
-    let at_most = |share: f64| products(four) as f64 <= share * products(two) as f64;
-    let of_one_map = four.tiles(g.out_height, g.out_width);
-    let tiles = of_one_map * shape.maps;
-    // of one map: where nothing streams, fragments take the tile that their baseline takes
-    if of_one_map < FEW_TILES || !at_most(0.75) {
-        (2, format!("tiles of 4x4 outputs cover {}x{} badly", g.out_height, g.out_width))
-    } else if stays_in_cache(shape, four, options) {
-        let of_a_group = if shape.groups > 1 { " of a group" } else { "" };
-        (4, format!("transformed weights{of_a_group} stay in the second-level cache"))
-    } else if shape.network <= 2 * options.l2_bytes as u64 {
-        (4, "all weights of the network are few".to_owned())
-    } else if tiles >= MANY_TILES || (tiles >= SOME_TILES && at_most(0.6)) {
-        (4, format!("{tiles} tiles pay for streaming the transformed weights"))
+    let tiles = |tile: WinogradTile| tile.tiles(g.out_height, g.out_width);
+    let products = |tile: WinogradTile| (tiles(tile) * tile.positions()) as f64;
+    let share = products(four) / products(two);
+    let [height, width] = [g.out_height, g.out_width];
+    if tiles(four) < FEW_TILES || share > 0.75 {
+        (2, format!("tiles of 4x4 outputs cover {height}x{width} badly"))
     } else {
-        (2, format!("{tiles} tiles: the smaller tile's weights are less to stream"))
+        (4, format!("{} tiles of 4x4 outputs take {share:.2} of the products of 2x2", tiles(four)))
     }
 }
 
@@ -124,7 +116,7 @@ pub(super) fn any_winograd(shape: &ConvShape, options: &PlanOptions) -> Result<(
         Winograd::Off => return Err("switched off".into()),
         Winograd::Tile(output) => (output, "the tile asked for".to_owned()),
         Winograd::Auto if stride == 2 => (2, "with stride 2, 25 products in place of 36".to_owned()),
-        Winograd::Auto => tile_by_shape(shape, kernel, options),
+        Winograd::Auto => tile_by_shape(shape, kernel),
     };
     let wanted = WinogradTile { output, kernel, stride };
     if !TILES.contains(&wanted) {
@@ -134,12 +126,29 @@ pub(super) fn any_winograd(shape: &ConvShape, options: &PlanOptions) -> Result<(
         ));
     }
     let (tile, reason) = within_error(wanted, channels, options, reason)?;
-    // Many maps' tiles make up for the transform, and weights that stream are fewer: as fast, without any growth.
-    let tiles = tile.tiles(g.out_height, g.out_width) * shape.maps;
-    let streams = tile.output >= 4 && !stays_in_cache(shape, tile, options);
-    let maps_pay = streams && shape.maps > 1 && tiles >= MANY_TILES;
-    let form = if options.compact_weights || maps_pay { WeightForm::Plain } else { WeightForm::Stored };
+    let (form, reason) = match why_plain(shape, tile, options) {
+        Some(why) => (WeightForm::Plain, format!("{reason}; {why}")),
+        None => (WeightForm::Stored, reason),
+    };
     Ok((Algorithm::Winograd(tile, form), reason))
+}
+
+/// Why a run starts from plain weights, where it does.
+fn why_plain(shape: &ConvShape, tile: WinogradTile, options: &PlanOptions) -> Option<&'static str> {
+    if options.compact_weights {
+        return Some("weights are kept as they are");
+    }
+    let few = shape.network <= 2 * options.l2_bytes as u64;
+    if tile.output < 4 || few || stays_in_cache(shape, tile, options) {
+        return None;
+    }
+    let tiles = tile.tiles(shape.geometry.out_height, shape.geometry.out_width) * shape.maps;
+    if shape.maps > 1 && tiles >= MANY_TILES {
+        // as fast, without any growth
+        return Some("the tiles of many maps make up for transforming weights, which are fewer to stream");
+    }
+    (tiles == FEW_TILES && (tile.output, tile.kernel) == (4, 3))
+        .then_some("weights are transformed in registers, and fewer to stream")
 }
 
 /// The tile, or where the bound on its error is above the budget, a smaller one that was not asked for by name.
@@ -286,20 +295,30 @@ mod tests {
 
     /// What `docs/winograd.md` measured.
     #[test]
-    fn tiles_are_chosen_by_products_and_weights() {
-        let options = PlanOptions::default();
-        let tile = |channels, size, network| {
-            let shape = ConvShape { network, ..shape(channels, size) };
-            tile_by_shape(&shape, 3, &options).0
+    fn tiles_are_chosen_by_products() {
+        let tile = |kernel, size| {
+            let mut shape = shape(64, size);
+            shape.geometry.kernel = [kernel; 2];
+            tile_by_shape(&shape, kernel).0
         };
-        let large = u64::MAX;
         // One tile, or tiles that cover the map badly.
-        assert_eq!((tile(64, 4, large), tile(64, 6, large), tile(96, 10, large)), (2, 2, 2));
-        // Weights that stay in a cache, by themselves or with those of the whole network.
-        assert_eq!((tile(64, 7, large), tile(96, 14, large)), (4, 4));
-        assert_eq!((tile(128, 8, large), tile(128, 8, 1 << 20)), (2, 4));
-        // Weights that stream.
-        assert_eq!((tile(192, 16, large), tile(256, 14, large), tile(384, 8, large)), (4, 2, 2));
-        assert_eq!((tile(128, 28, large), tile(512, 28, large)), (4, 4));
+        assert_eq!((tile(3, 4), tile(3, 6), tile(3, 10)), (2, 2, 2));
+        assert_eq!((tile(3, 7), tile(3, 8), tile(3, 12), tile(3, 14), tile(3, 56)), (4, 4, 4, 4, 4));
+        assert_eq!((tile(5, 4), tile(5, 6), tile(5, 8)), (2, 2, 4));
+    }
+
+    /// What `docs/winograd.md` measured.
+    #[test]
+    fn few_tiles_start_from_plain_weights_where_they_stream() {
+        let form = |channels, size, maps, network| {
+            let shape = ConvShape { network, maps, ..shape(channels, size) };
+            choose(&shape, &PlanOptions::default()).algorithm.name()
+        };
+        let (stored, plain, large) = ("winograd-4", "winograd-4-plain-weights", u64::MAX);
+        assert_eq!((form(128, 8, 1, large), form(512, 7, 1, large)), (plain, plain));
+        // Weights that stay in a cache, by themselves or with those of the whole network; more tiles; more maps.
+        assert_eq!((form(64, 8, 1, large), form(128, 8, 1, 1 << 20)), (stored, stored));
+        assert_eq!((form(128, 12, 1, large), form(512, 14, 1, large)), (stored, stored));
+        assert_eq!((form(128, 8, 4, large), form(128, 8, 16, large)), (stored, plain));
     }
 }

@@ -3,8 +3,6 @@
 //! Packing writes all rows of a layer with it; a run that starts from plain weights writes the row it needs next
 //! to a scratch in the first-level cache. So the bits are the same.
 
-use core::mem;
-
 use crate::conv::live;
 use crate::conv::winograd::WinogradTile;
 use crate::conv::winograd::transform::{self, Domain, STRIDED, WeightRow};
@@ -58,25 +56,11 @@ pub(crate) fn transform<S: Simd, const T: usize, const R: usize>(
             let plain = &plain[..taps * LANES];
             // where nothing follows, what is here already
             let asked = ahead.split_off(..share * LANES).unwrap_or(&plain[..share * LANES]);
-            whole::<S, T, R>(simd, &kind, plain.as_chunks().0, asked.as_chunks().0, columns(u, stride, k));
+            whole::<S, T, R>(simd, &kind, plain.as_chunks().0, asked.as_chunks().0, &mut u[k..], stride);
         }
         k += live;
         first += taps * live;
     }
-}
-
-/// The block from `k` on of each column.
-#[inline(always)]
-fn columns<const T: usize>(u: &mut [Block], stride: usize, k: usize) -> [&mut [Block; LANES]; T] {
-    let mut left = u;
-    core::array::from_fn(
-        #[inline(always)]
-        |_| {
-            let (column, behind) = mem::take(&mut left).split_at_mut(k + LANES);
-            left = behind.get_mut(stride - k - LANES..).unwrap_or_default();
-            column[k..].first_chunk_mut().unwrap_or_else(|| unreachable!("of 16 blocks"))
-        },
-    )
 }
 
 /// One input block of 16 live lanes.
@@ -86,30 +70,51 @@ fn whole<S: Simd, const T: usize, const R: usize>(
     kind: &WeightRow<S::Vector>,
     plain: &[[Block; LANES]],
     asked: &[[Block; LANES]],
-    u: [&mut [Block; LANES]; T],
+    u: &mut [Block],
+    stride: usize,
 ) {
-    let domain = Domain::of(T);
+    let mut parts = u.chunks_mut(stride);
+    let mut columns = [const { None::<&mut [Block; LANES]> }; T];
+    unroll!(c < T of T, {
+        columns[c] = parts.next().and_then(<[Block]>::first_chunk_mut);
+        assert!(columns[c].is_some(), "room for every column");
+    });
     for lane in 0..LANES {
         for asked in asked {
             simd.prefetch(&asked[lane]);
         }
-        let mut values = [simd.splat(0.0); R];
-        // the branch on the row is inside: it is foreseen, and a loop for each kind of row would be two of them
-        match kind {
-            WeightRow::Single { tap, weight } => {
-                let row = &plain[tap * R..][..R];
-                unroll!(c < R of R, { values[c] = simd.mul(*weight, simd.load(&row[c][lane])) });
+        let values = transform_row::<S, T, R>(simd, kind, plain, lane);
+        unroll!(c < T of T, {
+            if let Some(column) = &mut columns[c] {
+                simd.store(&mut column[lane], values[c]);
             }
-            WeightRow::Pair(pair) => unroll!(c < R of R, {
-                let mut column = [simd.splat(0.0); R];
-                unroll!(r < R of R, { column[r] = simd.load(&plain[r * R + c][lane]) });
-                values[c] = pair.apply(simd, R, &column);
-            }),
-            WeightRow::Sum => unreachable!("of stride 2, which has no code of its own"),
-        }
-        let values = transform::weights::<S, T, R>(simd, domain, R, &values);
-        unroll!(c < T of T, { simd.store(&mut u[c][lane], values[c]) });
+        });
     }
+}
+
+/// One row of the transformed weights of one lane; `plain` is `[tap][lane]`.
+#[inline(always)]
+pub(super) fn transform_row<S: Simd, const T: usize, const R: usize>(
+    simd: S,
+    kind: &WeightRow<S::Vector>,
+    plain: &[[Block; LANES]],
+    lane: usize,
+) -> [S::Vector; T] {
+    let mut values = [simd.splat(0.0); R];
+    // the branch is in here: it is foreseen, and a loop for each kind of row would be two of them
+    match kind {
+        WeightRow::Single { tap, weight } => {
+            let row = &plain[tap * R..][..R];
+            unroll!(c < R of R, { values[c] = simd.mul(*weight, simd.load(&row[c][lane])) });
+        }
+        WeightRow::Pair(pair) => unroll!(c < R of R, {
+            let mut column = [simd.splat(0.0); R];
+            unroll!(r < R of R, { column[r] = simd.load(&plain[r * R + c][lane]) });
+            values[c] = pair.apply(simd, R, &column);
+        }),
+        WeightRow::Sum => unreachable!("of stride 2, which has no code of its own"),
+    }
+    transform::weights::<S, T, R>(simd, Domain::of(T), R, &values)
 }
 
 /// The same for any tile.
