@@ -146,6 +146,37 @@ fn strided_winograd_layers_equal_their_baseline() {
     }
 }
 
+/// Layers whose weights stream take the tile of one map, by itself or as one of many fragments: as many as pay for transforming
+/// weights inside the run, which the baseline does not do.
+#[test]
+fn streaming_winograd_layers_equal_their_baseline() {
+    for size in [[28, 30], [33, 32], [64, 61]] {
+        let mut net = Net::new(23, 24, size);
+        let x = net.conv(net.graph.inputs[0], 32, 3, 1, [1, 1], 1);
+        let x = net.pool(x, PoolKind::Max, 2, 2, [0, 0], false);
+        let x = net.conv(x, 40, 3, 1, [1, 1], 1);
+        let x = net.pool(x, PoolKind::Max, 2, 2, [0, 0], false);
+        let x = net.conv(x, 32, 3, 1, [1, 1], 1);
+        let graph = net.finish(x);
+        let x = input(&graph, 5);
+        let options = options(None, false);
+        let plan = PlanOptions { l2_bytes: 0, ..options.plan.clone() };
+        let options = Options { plan, ..options };
+        let steps = |graph: &Graph, algorithm: &str| {
+            let model = Model::new(graph.clone(), &options).expect("a checked graph is planned");
+            model.plan().steps.iter().filter(|step| step.algorithm == algorithm).count()
+        };
+        let Dense { graph: dense, outputs, .. } = graph.densify(&Selection::Last(2)).expect("two strides");
+        assert!(steps(&graph, "winograd-4") > 0, "{size:?}");
+        assert!(
+            steps(&dense, "winograd-4-plain-weights") > steps(&graph, "winograd-4-plain-weights"),
+            "{size:?}"
+        );
+        let (small, large) = (run(&graph, &options, &x), run(&dense, &options, &x));
+        assert_eq!(mismatches(&small, &large, outputs[0].step), 0, "{size:?}");
+    }
+}
+
 #[test]
 fn fragments_equal_the_dilated_form() {
     let mut split = 0;

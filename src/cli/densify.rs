@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use sinew::graph::{Graph, Op};
 use sinew::onnx::{Imported, export};
 use sinew::optimize::densify::{Dense, Positions, Selection};
-use sinew::plan::{Io, Port, Winograd};
+use sinew::plan::{Io, Port};
 use sinew::{Data, Model, Options, Session, Tensor};
 
 use super::engine::EngineArguments;
@@ -221,12 +221,7 @@ fn session(graph: Graph, engine: &EngineArguments) -> Result<Session<'static>> {
     let mut disabled_passes = left_out(engine).1;
     // The model's head in the order that the file has it, and that the dense form keeps.
     disabled_passes.push("average_first".into());
-    let mut plan = engine.plan_options(Io::Plain);
-    if plan.winograd == Winograd::Auto {
-        // By themselves, the two would take the tile that pays for their own number of maps.
-        plan.winograd = Winograd::Tile(4);
-    }
-    let options = Options { plan, disabled_passes };
+    let options = Options { plan: engine.plan_options(Io::Plain), disabled_passes };
     Ok(Session::new(Arc::new(Model::new(graph, &options)?), engine.session_options())?)
 }
 
