@@ -52,6 +52,7 @@ pub(crate) struct Joined<'a> {
 pub(crate) type JoinedFn = fn(args: &Joined<'_>, m: &mut [Block]);
 
 /// Gives the kernels of an instruction set register tiles of several output blocks, and one of them [`joined`].
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "AVX-512 alone has the registers"))]
 pub(crate) fn with_joined<const N: usize>(mut kernels: [Winograd; N], joined: JoinedFn) -> [Winograd; N] {
     for kernel in &mut kernels {
         let has_code = (kernel.tile.output, kernel.tile.kernel) == (4, 3);
@@ -63,6 +64,7 @@ pub(crate) fn with_joined<const N: usize>(mut kernels: [Winograd; N], joined: Jo
 /// Transforms weights and multiplies them in registers: the sums of a row of positions, 24 for `T` = 6, are all there at once. One chain
 /// per sum, as in [`column`](super::multiply::column).
 #[inline(always)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "AVX-512 alone has the registers"))]
 pub(crate) fn joined<S: Simd, const T: usize, const R: usize>(simd: S, args: &Joined<'_>, m: &mut [Block]) {
     let &Joined { index, m_stride, .. } = args;
     let kind = WeightRow::new(simd, Domain::of(T), R, index);
