@@ -590,8 +590,11 @@ fn four_tiles_agree() {
             agree(&layer, 4);
         }
     }
-    // More tiles, four at a time, and maps of one tile each.
-    agree(&Layer::new(tile(4, 3), (16, 8), [1; 4], &broken, 3, 5), 4);
+    // More tiles, four or eight at a time, and maps of one tile each.
+    for count in [4, 8] {
+        agree(&Layer::new(tile(4, 3), (16, 8), [1; 4], &broken, 3, 5), count);
+        agree(&Layer::new(tile(4, 3), (16, 15), [1; 4], &[16; 9], 5, 7), count);
+    }
     let small = Layer::new(tile(4, 3), (4, 4), [1; 4], &[16; 6], 3, 6);
     maps_agree(&on_maps(&small, &[(4, 4), (3, 4), (4, 4), (4, 3)], 8), 4);
 }

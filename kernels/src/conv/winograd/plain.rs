@@ -18,7 +18,7 @@ use crate::{Block, LANES};
 pub(crate) struct PlainWeights {
     /// Output blocks that are worked on together: those of a register tile.
     together: usize,
-    /// For [`JOINED_TILES`] tiles.
+    /// For few tiles, a multiple of [`JOINED_TILES`].
     joined: Option<JoinedFn>,
 }
 
@@ -27,8 +27,11 @@ impl PlainWeights {
     pub(crate) const BLOCK_BY_BLOCK: PlainWeights = PlainWeights { together: 1, joined: None };
 }
 
-/// Tiles for which [`joined`] has code: those of maps from 5x5 to 8x8, in tiles of 4x4 outputs.
+/// Tiles that [`joined`] computes: those of a map from 5x5 to 8x8, in tiles of 4x4 outputs.
 const JOINED_TILES: usize = 4;
+
+/// So many tiles are computed four after four, which transforms the weights twice; with more, one transform in memory is less.
+const MOST_JOINED: usize = 8;
 
 /// One row of positions for one output block and some input blocks, all lanes of which are live.
 #[derive(Clone, Copy, Debug)]
@@ -39,16 +42,18 @@ pub(crate) struct Joined<'a> {
     plain: &'a [Block],
     /// The plain weights that are needed next, or none.
     ahead: &'a [Block],
-    /// `[input block][tile]` for each position, `v_stride` blocks from one to the next.
+    /// `[input block][tile]` for each position, `v_stride` blocks from one to the next, from the first of the tiles on.
     v: &'a [Block],
     v_stride: usize,
+    /// Tiles of the batch.
+    count: usize,
     /// Blocks from one position to the next in `m`.
     m_stride: usize,
     /// Whether the sums continue from what `m` holds.
     resume: bool,
 }
 
-/// Computes a row; `m` is `[tile]` for each position.
+/// Computes a row for [`JOINED_TILES`] tiles; `m` is `[tile]` for each position.
 pub(crate) type JoinedFn = fn(args: &Joined<'_>, m: &mut [Block]);
 
 /// Gives the kernels of an instruction set register tiles of several output blocks, and one of them [`joined`].
@@ -81,7 +86,7 @@ pub(crate) fn joined<S: Simd, const T: usize, const R: usize>(simd: S, args: &Jo
     let from = if index == 0 { 0 } else { (2 + index.min(T - 2)) * LANES };
     for (block, plain) in args.plain.chunks_exact(R * R * LANES).enumerate() {
         let mut v: [&[Block]; T] = [&[]; T];
-        unroll!(c < T of T, { v[c] = &args.v[c * args.v_stride + block * JOINED_TILES..][..JOINED_TILES] });
+        unroll!(c < T of T, { v[c] = &args.v[c * args.v_stride + block * args.count..][..JOINED_TILES] });
         // where nothing follows, what is here already
         let asked = args.ahead.get(block * R * R * LANES + from..).and_then(|ahead| ahead.get(..3 * LANES));
         let asked = asked.unwrap_or(&plain[..3 * LANES]);
@@ -130,7 +135,8 @@ impl Winograd {
     ) {
         let (side, taps) = (self.tile.weight_side(), self.tile.kernel * self.tile.kernel);
         let plain_size = taps * channels(args.lanes);
-        let joined = self.plain.joined.filter(|_| room.count == JOINED_TILES);
+        let few = room.count <= MOST_JOINED && room.count.is_multiple_of(JOINED_TILES);
+        let joined = self.plain.joined.filter(|_| few);
         let together = if joined.is_some() { 1 } else { self.plain.together };
         for at in (0..group).step_by(together) {
             let blocks = together.min(group - at);
@@ -155,16 +161,19 @@ impl Winograd {
         let taps = self.tile.kernel * self.tile.kernel;
         let (plain, ahead) = chunk.plain.split_at(taps * chunk.lanes.len() * LANES);
         let xi = index * self.tile.domain();
-        let row = Joined {
-            index,
-            plain,
-            ahead,
-            v: &room.v[xi * room.v_stride + chunk.skipped * room.count..],
-            v_stride: room.v_stride,
-            m_stride: room.m_stride,
-            resume: chunk.skipped > 0,
-        };
-        joined(&row, &mut room.m[xi * room.m_stride + chunk.at * room.count..]);
+        for tile in (0..room.count).step_by(JOINED_TILES) {
+            let row = Joined {
+                index,
+                plain,
+                ahead,
+                v: &room.v[xi * room.v_stride + chunk.skipped * room.count + tile..],
+                v_stride: room.v_stride,
+                count: room.count,
+                m_stride: room.m_stride,
+                resume: chunk.skipped > 0,
+            };
+            joined(&row, &mut room.m[xi * room.m_stride + chunk.at * room.count + tile..]);
+        }
     }
 
     /// One row of positions, or of transformed weights, its weights written to the scratch and read from there.
