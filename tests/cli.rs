@@ -895,6 +895,32 @@ fn densify_writes_a_model_that_holds_the_baseline() {
     assert!(succeeds(&direct).contains("equal bit for bit"));
 }
 
+/// Streams whose stride is removed, and streams on dilated maps, are one convolution each, their shortcuts where those of the
+/// model are.
+#[test]
+fn dense_streams_hold_the_baseline() {
+    for model in ["resnet", "rir"] {
+        let model = format!("zoo/models/{model}.onnx");
+        for last in ["1", "2"] {
+            for steer in [&[][..], &["--conv", "direct"], &["--shortcut", "add"], &["--shortcut", "fold"]] {
+                let answer = json(&[&["densify", &model, "--last", last, "--check"], steer].concat());
+                let output = &answer["outputs"][0];
+                assert_eq!(
+                    (&output["compared"], &output["different"]),
+                    (&10.into(), &0.into()),
+                    "{model} {steer:?}"
+                );
+            }
+        }
+    }
+    let folder = Folder::new("dense-streams");
+    let dense = folder.path("dense.onnx");
+    json(&["densify", "zoo/models/rir.onnx", "--last", "2", "-o", &dense]);
+    let passes = json(&["plan", &dense])["passes"].clone();
+    let all_seven = |pass: &serde_json::Value| pass["name"] == "stack_streams" && pass["rewrites"] == 7;
+    assert!(passes.as_array().is_some_and(|passes| passes.iter().any(all_seven)), "{passes}");
+}
+
 #[test]
 fn densify_says_what_cannot_be() {
     let folder = Folder::new("densify-refused");

@@ -152,6 +152,8 @@ impl Rewriter<'_> {
                 let conv = Conv { stride, dilation: [1, 1], pads, ..conv.clone() };
                 let mut inputs = vec![x, node.inputs[1], node.inputs[2]];
                 inputs.extend(residual.as_ref().map(|fragments| fragments[index]));
+                // the residual's factors
+                inputs.extend(node.inputs.get(4));
                 self.new.add_node(node.name.clone(), Op::Conv(conv), inputs)?
             } else {
                 unreachable!("windows are convolutions and pools")

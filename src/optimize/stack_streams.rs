@@ -6,6 +6,8 @@
 //! normalization is folded last, for it scales the shortcut as well. The identity stays apart, as a residual with a
 //! factor per channel: the plan adds it to the sums where Winograd would round it, and to the centre tap elsewhere.
 //!
+//! Windows may be dilated. A layer whose stride was removed keeps its shortcut where it was, in the centre tap.
+//!
 //! Exact in real arithmetic; the order of the sums is another one. Streams that do not read both inputs, because
 //! weights are zero, keep convolutions of their own. A sum of convolutions that is one stream is handled alike.
 
@@ -151,7 +153,7 @@ fn write(graph: &mut Graph, streams: &[&Stream], sources: &[ValueId]) -> Option<
     let conv = Conv {
         kernel: main.kernel,
         stride: main.stride,
-        dilation: [1, 1],
+        dilation: main.dilation,
         pads: main.pads,
         groups: 1,
         before: Activation::Identity,
@@ -164,6 +166,9 @@ fn write(graph: &mut Graph, streams: &[&Stream], sources: &[ValueId]) -> Option<
         return Some(());
     }
     let y = graph.insert_node(at, format!("{name}/stacked"), Op::Conv(conv), inputs).ok()?;
+    if let Some(&strides) = graph.equivalent_strides.get(&streams[0].end) {
+        graph.equivalent_strides.insert(y, strides);
+    }
     // Each stream is a slice of the result, where it ended before: what reads it comes after that.
     let mut first = 0;
     for stream in streams {

@@ -9,7 +9,21 @@ use crate::graph::{BinaryOp, Conv, Graph, Node, Op, Pads, PoolKind, ValueId};
 pub(super) struct Window {
     pub(super) kernel: [usize; 2],
     pub(super) stride: [usize; 2],
+    /// 1 where the kernel has one tap.
+    pub(super) dilation: [usize; 2],
     pub(super) pads: Pads,
+}
+
+impl Window {
+    /// One tap.
+    fn of_pixels(stride: [usize; 2]) -> Self {
+        Self { kernel: [1, 1], stride, dilation: [1, 1], pads: Pads::default() }
+    }
+
+    fn of(conv: &Conv) -> Self {
+        let dilation = if conv.kernel == [1, 1] { [1, 1] } else { conv.dilation };
+        Self { kernel: conv.kernel, stride: conv.stride, dilation, pads: conv.pads }
+    }
 }
 
 /// One term of a sum, linear in its source.
@@ -186,16 +200,16 @@ fn term(finder: &mut Finder<'_>, id: ValueId, is_end: bool, windows: &mut Vec<(W
         && is_plain(conv)
     {
         finder.nodes.push(at);
-        windows.push((Window { kernel: conv.kernel, stride: conv.stride, pads: conv.pads }, true));
+        windows.push((Window::of(conv), true));
         let kind = TermKind::Conv { weights: node.inputs[1], bias: node.inputs[2] };
         return Term { source: node.inputs[0], kind, norm };
     }
     if let Some((source, stride, kind)) = shortcut(finder, value) {
-        windows.push((Window { kernel: [1, 1], stride, pads: Pads::default() }, false));
+        windows.push((Window::of_pixels(stride), false));
         return Term { source, kind, norm };
     }
     // A value as it is; a normalization in front of it is its own.
-    windows.push((Window { kernel: [1, 1], stride: [1, 1], pads: Pads::default() }, false));
+    windows.push((Window::of_pixels([1, 1]), false));
     if norm.is_some() {
         return Term { source: value, kind: TermKind::Identity, norm };
     }
@@ -270,7 +284,6 @@ fn unpadded(graph: &Graph, node: &Node) -> Option<ValueId> {
 
 fn is_plain(conv: &Conv) -> bool {
     conv.groups == 1
-        && conv.dilation == [1, 1]
         && !conv.residual
         && conv.before == Activation::Identity
         && conv.after == Activation::Identity
@@ -278,9 +291,9 @@ fn is_plain(conv: &Conv) -> bool {
 
 /// Why the terms of a stream do not read the pixels under one window, if they do not.
 fn misaligned(graph: &Graph, stream: &Stream, windows: &[(Window, bool)]) -> Option<String> {
-    let Window { kernel, stride, pads } = &stream.window;
+    let Window { kernel, stride, dilation, pads } = &stream.window;
     let centred = kernel.iter().all(|extent| extent % 2 == 1)
-        && [pads.top, pads.left] == [kernel[0] / 2, kernel[1] / 2];
+        && [pads.top, pads.left] == [0, 1].map(|axis| kernel[axis] / 2 * dilation[axis]);
     for (term, (window, is_conv)) in stream.terms.iter().zip(windows) {
         if *is_conv && *window == stream.window {
             continue;
@@ -297,8 +310,10 @@ fn misaligned(graph: &Graph, stream: &Stream, windows: &[(Window, bool)]) -> Opt
                 kernel[0], kernel[1]
             ));
         }
-        if matches!(term.kind, TermKind::Average) && kernel.iter().any(|&extent| extent < 3) {
-            return Some("the averaged shortcut is larger than the window".to_owned());
+        if matches!(term.kind, TermKind::Average)
+            && (kernel.iter().any(|&extent| extent < 3) || *dilation != [1, 1])
+        {
+            return Some("the averaged shortcut is not of taps of the window".to_owned());
         }
         if graph.shape(term.source)[1] > graph.shape(stream.end)[1] && matches!(term.kind, TermKind::Identity)
         {

@@ -74,7 +74,10 @@ pub(super) fn sum(graph: &Graph, streams: &[&Stream], sources: &[ValueId]) -> Op
                     }
                 }
                 TermKind::Identity => {
+                    // a layer that lost its stride is what it was with it
+                    let strides = |id| graph.equivalent_strides.get(&id);
                     let stays = stream.window.stride == [1, 1]
+                        && strides(term.source) == strides(stream.end)
                         && channels(term.source) == own
                         && (alone == Some(term.source) || side_by_side && before == first);
                     for c in 0..channels(term.source) {
