@@ -11,9 +11,9 @@ use std::sync::Arc;
 
 use dense_nets::{Net, random_net};
 use random_graph::{Choices, Seed};
-use sinew::graph::{Graph, Op, Pool, PoolKind};
+use sinew::graph::{BinaryOp, Graph, Op, Pool, PoolKind};
 use sinew::optimize::densify::{Dense, Selection};
-use sinew::plan::{Family, PlanOptions, Winograd};
+use sinew::plan::{Family, PlanOptions, Shortcut, Winograd};
 use sinew::{Isa, Model, Options, Session, SessionOptions, Tensor};
 
 fn input(graph: &Graph, seed: u64) -> Tensor {
@@ -174,6 +174,41 @@ fn streaming_winograd_layers_equal_their_baseline() {
         );
         let (small, large) = (run(&graph, &options, &x), run(&dense, &options, &x));
         assert_eq!(mismatches(&small, &large, outputs[0].step), 0, "{size:?}");
+    }
+}
+
+/// Sums of convolutions and a shortcut are one convolution in both forms, with the shortcut in the same place: with a stride
+/// it is in the centre tap, and stays there where the stride is removed.
+#[test]
+fn sums_of_convolutions_equal_their_baseline() {
+    let mut net = Net::new(31, 20, [29, 32]);
+    let mut x = net.conv(net.graph.inputs[0], 32, 3, 1, [1, 1], 1);
+    for stride in [1, 2, 1, 2, 1] {
+        let [a, b] = [0, 1].map(|_| net.conv(x, 32, 3, stride, [1, 1], 1));
+        let kept = if stride == 1 { x } else { net.pool(x, PoolKind::Max, 1, stride, [0, 0], false) };
+        let sum = net.add(Op::Binary(BinaryOp::Add), vec![a, b]);
+        let sum = net.add(Op::Binary(BinaryOp::Add), vec![sum, kept]);
+        x = net.relu(sum);
+    }
+    let graph = net.finish(x);
+    let x = input(&graph, 7);
+    for conv in [None, Some(Family::Direct)] {
+        for shortcut in [Shortcut::Auto, Shortcut::Add, Shortcut::Fold] {
+            let options = options(conv, false);
+            let plan = PlanOptions { shortcut, ..options.plan.clone() };
+            let options = Options { plan, ..options };
+            let stacked = |graph: &Graph| {
+                let model = Model::new(graph.clone(), &options).expect("a checked graph is planned");
+                model.passes().iter().find(|pass| pass.name == "stack_streams").map(|pass| pass.rewrites)
+            };
+            for last in [1, 2] {
+                let Dense { graph: dense, outputs, .. } =
+                    graph.densify(&Selection::Last(last)).expect("two strides");
+                assert_eq!((stacked(&graph), stacked(&dense)), (Some(5), Some(5)));
+                let (small, large) = (run(&graph, &options, &x), run(&dense, &options, &x));
+                assert_eq!(mismatches(&small, &large, outputs[0].step), 0, "{conv:?}, {shortcut:?}, {last}");
+            }
+        }
     }
 }
 

@@ -239,7 +239,9 @@ fn shortcut(finder: &mut Finder<'_>, id: ValueId) -> Option<(ValueId, [usize; 2]
                 }
                 stride = [step[2], step[3]];
             }
-            Op::Pool(pool) if pool.pads == Pads::default() && pool.dilation == [1, 1] => {
+            Op::Pool(pool)
+                if pool.pads == Pads::default() && (pool.dilation == [1, 1] || pool.kernel == [1, 1]) =>
+            {
                 stride = pool.stride;
                 match (pool.kind, pool.kernel) {
                     (_, [1, 1]) => {}
