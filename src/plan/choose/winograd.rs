@@ -147,6 +147,7 @@ fn why_plain(shape: &ConvShape, tile: WinogradTile, options: &PlanOptions) -> Op
         // as fast, without any growth
         return Some("the tiles of many maps make up for transforming weights, which are fewer to stream");
     }
+    // the numbers of tiles that the kernels do so for
     (matches!(tiles, 4 | 8) && (tile.output, tile.kernel) == (4, 3))
         .then_some("weights are transformed in registers, and fewer to stream")
 }

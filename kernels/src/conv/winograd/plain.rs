@@ -1,8 +1,8 @@
 //! Products from plain weights, which are transformed inside the run, row by row of the positions.
 //!
 //! A few input blocks at a time, so that their plain weights and the row stay in a near cache for all rows; the sums continue from
-//! memory. Where a map has four tiles, and registers hold the sums of a row of positions, the transformed weights never
-//! leave the registers.
+//! memory. With four or eight tiles, and where registers hold the sums of a row of positions for four, the transformed weights
+//! never leave the registers.
 
 use super::multiply::{Next, Product};
 use super::sizes::{GROUP, ROW, Run};
