@@ -12,28 +12,34 @@ use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use shapes::{LAYERS, numbers};
-use sinew::plan::{Family, Io, PlanOptions, Winograd};
+use sinew::plan::{Family, Io, PlanOptions, Strassen, Winograd};
 use sinew::{Input, Model, Options, Output, Session, SessionOptions};
 
 fn layers(criterion: &mut Criterion) {
     for layer in LAYERS {
         let graph = layer.graph().expect("a listed layer is a graph");
-        let tile = |output| (Some(Family::Winograd), Winograd::Tile(output));
+        let (auto, off) = (Strassen::Auto, Strassen::Off);
+        let tile = |output| (Some(Family::Winograd), Winograd::Tile(output), off);
         let variants = [
-            ("chosen", (None, Winograd::Auto)),
-            ("direct", (Some(Family::Direct), Winograd::Off)),
-            ("im2col", (Some(Family::Im2col), Winograd::Off)),
+            ("chosen", (None, Winograd::Auto, auto)),
+            ("direct", (Some(Family::Direct), Winograd::Off, off)),
+            ("im2col", (Some(Family::Im2col), Winograd::Off, off)),
+            ("strassen", (None, Winograd::Off, Strassen::On)),
             ("winograd2", tile(2)),
             ("winograd4", tile(4)),
             ("winograd6", tile(6)),
         ];
         let mut group = criterion.benchmark_group(layer.name());
-        for (variant, (conv, winograd)) in variants {
-            let plan = PlanOptions { conv, winograd, io: Io::Blocked, ..PlanOptions::default() };
+        for (variant, (conv, winograd, strassen)) in variants {
+            let plan = PlanOptions { conv, winograd, strassen, io: Io::Blocked, ..PlanOptions::default() };
             let options = Options { plan, ..Options::default() };
             let model = Arc::new(Model::new(graph.clone(), &options).expect("a listed layer is planned"));
             let steps = &model.plan().steps;
-            let served = variant == "chosen" || steps.iter().any(|step| step.why.starts_with("asked for"));
+            let served = match variant {
+                "chosen" => true,
+                "strassen" => steps.iter().any(|step| step.algorithm == variant),
+                _ => steps.iter().any(|step| step.why.starts_with("asked for")),
+            };
             if !served {
                 continue;
             }

@@ -31,9 +31,13 @@ pub struct PlanOptions {
     pub conv: Option<Family>,
     /// Which Winograd tiles may be chosen.
     pub winograd: Winograd,
-    /// By how much a Winograd tile's error bound may exceed that of direct convolution; tiles beyond it are not
-    /// chosen. See [`WinogradTile::error_factor`](sinew_kernels::conv::winograd::WinogradTile::error_factor).
-    pub winograd_error: Option<f64>,
+    /// Whether Strassen's algorithm may be chosen.
+    pub strassen: Strassen,
+    /// By how much the error bound of Winograd's or Strassen's algorithm may exceed that of direct convolution; what is
+    /// beyond it is not chosen. See
+    /// [`WinogradTile::error_factor`](sinew_kernels::conv::winograd::WinogradTile::error_factor) and
+    /// [`strassen::ERROR_FACTOR`](sinew_kernels::conv::strassen::ERROR_FACTOR).
+    pub error_budget: Option<f64>,
     /// Whether weights are kept as they are in the file and transformed inside a run: slower, without any growth.
     pub compact_weights: bool,
     /// Where the identity shortcut of a layer stacked from streams is added.
@@ -54,7 +58,8 @@ impl Default for PlanOptions {
             threads: 1,
             conv: None,
             winograd: Winograd::Auto,
-            winograd_error: None,
+            strassen: Strassen::Auto,
+            error_budget: None,
             compact_weights: false,
             shortcut: Shortcut::Auto,
             weights: WeightType::F32,
@@ -74,6 +79,17 @@ pub enum Winograd {
     Off,
     /// Only this output tile; with stride 2 there is one of 2 only.
     Tile(usize),
+}
+
+/// Whether 1x1 layers are computed with Strassen's algorithm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strassen {
+    /// By shape.
+    Auto,
+    /// Never.
+    Off,
+    /// Wherever it serves.
+    On,
 }
 
 /// Where a layer's identity shortcut goes, of those that [`crate::optimize::stack_streams`] makes.

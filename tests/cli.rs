@@ -681,7 +681,7 @@ fn what_a_compiled_model_has_settled_is_no_option() {
         &["--shape", "input=2x3x32x32"],
         &["--conv", "direct"],
         &["--winograd", "off"],
-        &["--winograd-error", "4"],
+        &["--error-budget", "4"],
         &["--compact-weights"],
         &["--shortcut", "add"],
         &["--weights", "f16"],

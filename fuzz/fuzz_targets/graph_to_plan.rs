@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
 use random_graph::{Choices, random_graph};
-use sinew::plan::{Family, Io, PlanOptions, Winograd};
+use sinew::plan::{Family, Io, PlanOptions, Strassen, Winograd};
 use sinew::{Data, Isa, Model, Options, Session, SessionOptions, Tensor};
 
 /// Choices from bytes, two at a time; zeros when they are used up.
@@ -45,6 +45,7 @@ fuzz_target!(|bytes: &[u8]| {
     let plan = PlanOptions {
         conv: [None, Some(Family::Direct), Some(Family::Im2col), Some(Family::Winograd)][choices.pick(4)],
         winograd: [Winograd::Auto, Winograd::Off, Winograd::Tile(2), Winograd::Tile(4)][choices.pick(4)],
+        strassen: [Strassen::Auto, Strassen::Off, Strassen::On][choices.pick(3)],
         compact_weights: choices.pick(2) == 1,
         io: [Io::Plain, Io::Blocked][choices.pick(2)],
         ..PlanOptions::default()

@@ -12,6 +12,7 @@ pub mod grouped;
 pub mod im2col;
 pub mod plain_image;
 pub mod reference;
+pub mod strassen;
 pub(crate) mod tiling;
 pub mod winograd;
 

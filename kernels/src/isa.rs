@@ -24,6 +24,7 @@ use crate::conv::few_outputs::FewOutputsFn;
 use crate::conv::grouped::GroupedFn;
 use crate::conv::im2col::Im2colFn;
 use crate::conv::plain_image::PlainConvFn;
+use crate::conv::strassen::StrassenFn;
 use crate::conv::winograd::Winograd;
 use crate::depthwise::DepthwiseFn;
 use crate::elementwise::{ActivateFn, ActivateInPlaceFn, BinaryFn, MaxMinFn, ScaleFn};
@@ -107,6 +108,8 @@ pub struct Kernels {
     pub direct: Kernel<ConvFn>,
     /// The same over gathered windows.
     pub im2col: Kernel<Im2colFn>,
+    /// 1x1 convolution with an eighth less of products.
+    pub strassen: Kernel<StrassenFn>,
     /// Convolution from a plain image.
     pub plain_image: Kernel<PlainConvFn>,
     /// Convolution with groups that are no whole blocks.

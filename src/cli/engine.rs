@@ -1,7 +1,7 @@
 //! The options that every command with a model has: what it runs on and how.
 
 use clap::Args;
-use sinew::plan::{Family, Io, PlanOptions, Shortcut, WeightType, Winograd};
+use sinew::plan::{Family, Io, PlanOptions, Shortcut, Strassen, WeightType, Winograd};
 use sinew::{Isa, SessionOptions};
 
 /// Threads, instruction set, algorithms, and the form of the answer.
@@ -19,9 +19,12 @@ pub(super) struct EngineArguments {
     /// Winograd tiles that may be chosen: off, 2, 4 or 6 [default: by shape]
     #[arg(long, value_name = "TILE", value_parser = winograd)]
     winograd: Option<Winograd>,
-    /// Winograd tiles only up to this many times the error bound of direct convolution
+    /// Strassen's algorithm for 1x1 layers: off, or on (wherever it serves) [default: by shape]
+    #[arg(long, value_name = "WHEN", value_parser = strassen)]
+    strassen: Option<Strassen>,
+    /// Winograd and Strassen only up to this many times the error bound of direct convolution
     #[arg(long, value_name = "FACTOR", value_parser = factor)]
-    winograd_error: Option<f64>,
+    error_budget: Option<f64>,
     /// Keep weights as they are in the file and transform them in each run: slower, without any growth
     #[arg(long)]
     compact_weights: bool,
@@ -55,7 +58,8 @@ impl EngineArguments {
             threads: self.threads(),
             conv: self.conv,
             winograd: self.winograd.unwrap_or(Winograd::Auto),
-            winograd_error: self.winograd_error,
+            strassen: self.strassen.unwrap_or(Strassen::Auto),
+            error_budget: self.error_budget,
             compact_weights: self.compact_weights,
             shortcut: self.shortcut.unwrap_or(Shortcut::Auto),
             weights: self.weights.unwrap_or(WeightType::F32),
@@ -83,7 +87,8 @@ impl EngineArguments {
         let given = [
             ("--conv", self.conv.is_some()),
             ("--winograd", self.winograd.is_some()),
-            ("--winograd-error", self.winograd_error.is_some()),
+            ("--strassen", self.strassen.is_some()),
+            ("--error-budget", self.error_budget.is_some()),
             ("--compact-weights", self.compact_weights),
             ("--shortcut", self.shortcut.is_some()),
             ("--weights", self.weights.is_some()),
@@ -127,6 +132,14 @@ fn winograd(tile: &str) -> Result<Winograd, String> {
         "4" => Ok(Winograd::Tile(4)),
         "6" => Ok(Winograd::Tile(6)),
         _ => Err("expected off, 2, 4 or 6".into()),
+    }
+}
+
+fn strassen(when: &str) -> Result<Strassen, String> {
+    match when {
+        "off" => Ok(Strassen::Off),
+        "on" => Ok(Strassen::On),
+        _ => Err("expected off or on".into()),
     }
 }
 

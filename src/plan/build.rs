@@ -19,7 +19,6 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use aligned_vec::AVec;
-pub(super) use conv::transform;
 use sinew_kernels::{Block, LANES};
 
 use super::choose::{Choice, ConvShape};
@@ -340,7 +339,7 @@ impl<'g> Builder<'g> {
     }
 }
 
-/// Blocks that packed weights will take, or some more: the constants, and room for Winograd's transforms of some of them. What
+/// Blocks that packed weights will take, or some more: the constants, and room for the transforms of some of them. What
 /// is not used is address space, not memory; where it is too little, weights are copied once.
 fn expected_weights(graph: &Graph) -> usize {
     let constants = graph.values.iter().filter_map(|value| value.constant.as_deref());

@@ -1,6 +1,7 @@
 //! Which algorithm computes a convolution: one ordered list, best first. The first that serves the shape and whose
 //! rule holds is taken; the last serves all. The rule looks at one image, at shapes and options only.
 
+mod strassen;
 mod winograd;
 
 use serde::{Deserialize, Serialize};
@@ -8,6 +9,7 @@ use sinew_kernels::LANES;
 use sinew_kernels::conv::winograd::{Groups, WeightForm, WinogradTile};
 use sinew_kernels::conv::{ConvGeometry, direct, few_outputs, plain_image};
 
+use self::strassen::strassen;
 use super::PlanOptions;
 use winograd::{any_winograd, winograd};
 
@@ -24,6 +26,8 @@ pub enum Algorithm {
     Winograd(WinogradTile, WeightForm),
     /// 1x1, stride 1: the map as one row of pixels.
     Pointwise,
+    /// 1x1 with an eighth less of products.
+    Strassen,
     /// 1x1, stride 1, a few output channels: pixels are lanes.
     FewOutputs,
     /// Groups that are no whole blocks, without computing zeros.
@@ -52,6 +56,7 @@ impl Algorithm {
                 (_, _, WeightForm::Plain) => "winograd-6-plain-weights",
             },
             Algorithm::Pointwise => "pointwise",
+            Algorithm::Strassen => "strassen",
             Algorithm::FewOutputs => "few-outputs",
             Algorithm::Grouped => "grouped",
             Algorithm::Direct => "direct",
@@ -82,6 +87,8 @@ pub struct ConvShape {
     pub combined: bool,
     /// Maps of about this size with the same weights: the fragments of a dilated layer, times the images of a batch.
     pub maps: usize,
+    /// Whether it is behind a removed stride and not computed as fragments, the first of which is the baseline's map.
+    pub joined: bool,
     /// Bytes of all constants of the network.
     pub network: u64,
 }
@@ -133,12 +140,13 @@ impl Family {
 type Rule = fn(&ConvShape, &PlanOptions) -> Result<(Algorithm, String), String>;
 
 /// Best first.
-const RULES: [(&str, Rule); 10] = [
+const RULES: [(&str, Rule); 11] = [
     ("depthwise", depthwise),
     ("dense", dense),
     ("plain-image", from_plain_image),
     ("winograd", winograd),
     ("few-outputs", few_outputs),
+    ("strassen", strassen),
     ("pointwise", pointwise),
     ("grouped", grouped),
     ("im2col", strided_pixels),

@@ -8,11 +8,11 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
-use sinew_kernels::conv::winograd::WinogradTile;
+use sinew_kernels::conv::winograd::{Winograd, WinogradTile};
+use sinew_kernels::conv::{ConvGeometry, strassen};
 use sinew_kernels::isa::{self, fp_state::FpState};
 use sinew_kernels::{Block, LANES};
 
-use super::build::transform;
 use super::weights::Weights;
 use crate::error::{Error, Result};
 use crate::graph::{Excite, Graph, Op, ValueId};
@@ -53,12 +53,66 @@ pub(super) fn rounded(graph: &Graph) -> Result<Graph> {
     Ok(result)
 }
 
-/// From the weights in a file to those that a step reads.
+/// From the weights in a file to those that a step reads: the same bits on every instruction set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Transform {
-    pub(crate) tile: WinogradTile,
-    /// Live channels of each input block.
-    pub(crate) lanes: Vec<u8>,
+pub(crate) enum Transform {
+    Winograd {
+        tile: WinogradTile,
+        /// Live channels of each input block.
+        lanes: Vec<u8>,
+    },
+    Strassen {
+        in_blocks: usize,
+    },
+}
+
+impl Transform {
+    /// Blocks of what becomes of so many blocks: of how many, and how many; none where sizes make no sense.
+    fn growth(&self) -> Option<[usize; 2]> {
+        let sizes = match self {
+            Transform::Winograd { tile, lanes } => {
+                winograd(*tile)?;
+                let fit = lanes.iter().all(|&live| usize::from(live) <= LANES);
+                let channels: usize = lanes.iter().copied().map(usize::from).sum();
+                [tile.kernel * tile.kernel, tile.weights()]
+                    .map(|each| channels.checked_mul(each).filter(|_| fit))
+            }
+            Transform::Strassen { in_blocks } => {
+                let known = strassen::supports(&ConvGeometry::ONE_PIXEL, *in_blocks, strassen::GROUP);
+                let channels = in_blocks.checked_mul(LANES).filter(|_| known)?;
+                let group = channels.checked_mul(strassen::GROUP)?;
+                [Some(group), strassen::weights_per_block(*in_blocks).checked_mul(strassen::GROUP)]
+            }
+        };
+        let [plain, packed] = sizes;
+        Some([plain?, packed?]).filter(|sizes| !sizes.contains(&0))
+    }
+
+    /// Blocks after the transform of so many before.
+    pub(super) fn packed_blocks(&self, plain: usize) -> Option<usize> {
+        let [from, to] = self.growth()?;
+        (plain / from).checked_mul(to).filter(|_| plain.is_multiple_of(from))
+    }
+
+    /// Blocks before the transform to so many.
+    fn plain_blocks(&self, packed: usize) -> Option<usize> {
+        let [from, to] = self.growth()?;
+        (packed / to).checked_mul(from).filter(|_| packed.is_multiple_of(to))
+    }
+
+    pub(super) fn apply(&self, plain: &[Block], packed: &mut [Block]) {
+        match self {
+            Transform::Winograd { tile, lanes } => match winograd(*tile) {
+                Some(kernel) => kernel.pack(lanes, plain, packed),
+                None => unreachable!("only tiles that have kernels are chosen"),
+            },
+            Transform::Strassen { in_blocks } => strassen::pack(*in_blocks, plain, packed),
+        }
+    }
+}
+
+fn winograd(tile: WinogradTile) -> Option<&'static Winograd> {
+    isa::supported()[0].winograd.iter().find(|kernel| kernel.tile == tile)
 }
 
 /// A layer's weights as halves.
@@ -100,13 +154,10 @@ pub(super) struct Stretch {
 impl Stretch {
     /// Blocks before any transform; none where sizes make no sense.
     fn plain_blocks(&self) -> Option<usize> {
-        let Form::Transformed(Transform { tile, lanes }) = &self.form else { return Some(self.blocks) };
-        isa::supported()[0].winograd.iter().find(|kernel| kernel.tile == *tile)?;
-        let channels: usize = lanes.iter().copied().map(usize::from).sum();
-        let per_block = tile.weights() * channels;
-        let whole = per_block > 0 && self.blocks.is_multiple_of(per_block);
-        let lanes_fit = lanes.iter().all(|&live| usize::from(live) <= LANES);
-        (whole && lanes_fit).then(|| self.blocks / tile.weights() * (tile.kernel * tile.kernel))
+        match &self.form {
+            Form::Transformed(transform) => transform.plain_blocks(self.blocks),
+            _ => Some(self.blocks),
+        }
     }
 
     /// Bytes in a file.
@@ -120,10 +171,10 @@ impl Stretch {
         match &self.form {
             Form::F32 => bytemuck::cast_slice_mut(to).copy_from_slice(bytes),
             Form::F16 => widen(bytes, to),
-            Form::Transformed(Transform { tile, lanes }) => {
+            Form::Transformed(transform) => {
                 let mut plain = vec![[0.0; LANES]; bytes.len() / (LANES * size_of::<u16>())];
                 widen(bytes, &mut plain);
-                transform(*tile, lanes, &plain, to);
+                transform.apply(&plain, to);
             }
         }
     }

@@ -71,6 +71,9 @@ impl Run<'_, '_, '_> {
                         None if conv.algorithm == Algorithm::Im2col => {
                             (kernels.im2col.run)(&args, part.pixels, out, scratch);
                         }
+                        None if conv.algorithm == Algorithm::Strassen => {
+                            (kernels.strassen.run)(&args, part.pixels, out, scratch);
+                        }
                         None if conv.algorithm == Algorithm::FewOutputs => {
                             let outputs = conv.output.layout.channels();
                             (kernels.few_outputs.run)(&args, outputs, part.pixels, out[0]);

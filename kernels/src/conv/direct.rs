@@ -58,6 +58,17 @@ pub(crate) struct Chunk<'a> {
     /// Whether it is the first one, and the last one.
     pub(crate) first: bool,
     pub(crate) last: bool,
+    /// What its sums get besides those of the chunks before.
+    pub(crate) addends: [Option<Addend<'a>>; 2],
+}
+
+/// Sums that were computed before: planes of `plane` pixels, one for each output block, for the pixels from `at` on of the
+/// output slices.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Addend<'a> {
+    pub(crate) sums: &'a [Block],
+    pub(crate) plane: usize,
+    pub(crate) at: usize,
 }
 
 /// Whether the algorithm takes a kernel of this size.
@@ -112,9 +123,11 @@ pub(crate) fn run(tiles: &Tiles<'_>, args: &ConvArgs<'_>, pixels: Range<usize>, 
                 weights_stride: args.weights_per_block(),
                 first: index == 0,
                 last: index + 1 == chunks,
+                addends: [None; 2],
             };
             let next = (!single).then(|| weights_from(part.end));
-            run_groups(rows, &places, &chunk, next, &args.epilogue, (geometry.out_pixels(), start, at), out);
+            let place = (geometry.out_pixels(), start, at);
+            run_groups(rows, &places, &chunk, next, &args.epilogue, place, &mut out[..blocks]);
         }
         let part = (at, end - start);
         args.epilogue.finish(tiles.finish, 0..blocks, (geometry.out_pixels(), start), part, out);
@@ -123,7 +136,7 @@ pub(crate) fn run(tiles: &Tiles<'_>, args: &ConvArgs<'_>, pixels: Range<usize>, 
 }
 
 /// Whether each output is of the input at its own place.
-fn is_pointwise(geometry: &ConvGeometry) -> bool {
+pub(super) fn is_pointwise(geometry: &ConvGeometry) -> bool {
     let &ConvGeometry { in_height, in_width, out_height, out_width, pad_top, pad_left, .. } = geometry;
     let same_size = (in_height, in_width) == (out_height, out_width);
     same_size && geometry.taps() == 1 && geometry.stride == [1, 1] && (pad_top, pad_left) == (0, 0)
@@ -138,7 +151,7 @@ fn batch_pixels(geometry: &ConvGeometry, chunk_blocks: usize) -> usize {
     out_pixels.div_ceil(batches.max(1)).next_multiple_of(WIDEST)
 }
 
-/// Computes one chunk of the reduction for all output blocks; `next` are the weights of the chunk after it, where they are to be
+/// Computes one chunk of the reduction for all output blocks, one slice each; `next` are the weights of the chunk after it, where they are to be
 /// asked for.
 pub(super) fn run_groups(
     rows: &[Rows<'_, RowFn>],
@@ -149,11 +162,14 @@ pub(super) fn run_groups(
     (plane, pixel, at): (usize, usize, usize),
     out: &mut [&mut [Block]],
 ) {
-    let blocks = epilogue.blocks(out.len());
+    let blocks = out.len();
     let mut block = 0;
     while block < blocks {
         let group = rows.len().min(blocks - block);
         let weights = &chunk.weights[block * chunk.weights_stride..];
+        let addends = chunk.addends.map(|addend| {
+            addend.map(|addend| Addend { sums: &addend.sums[block * addend.plane..], ..addend })
+        });
         let end = block + group;
         // the same chunk for the next group, or the next chunk for the first one
         let ahead = match next {
@@ -163,7 +179,7 @@ pub(super) fn run_groups(
         run_group(
             rows[group - 1],
             places,
-            &Chunk { weights, ..*chunk },
+            &Chunk { weights, addends, ..*chunk },
             ahead,
             &epilogue.starting_at(block, plane),
             (plane, pixel, at),

@@ -271,6 +271,7 @@ fn run_direct(
                 weights_stride,
                 first: true,
                 last: true,
+                addends: [None; 2],
             };
             direct::run_group(
                 tiles,

@@ -62,15 +62,15 @@ pub(crate) fn run(
         let count = places.find(&strip, rows[0], 0..width);
         let at = start - pixels.start;
         for index in 0..chunks {
-            let blocks = k.div_ceil(LANES) * index / chunks..k.div_ceil(LANES) * (index + 1) / chunks;
-            let part = blocks.start * LANES..k.min(blocks.end * LANES);
+            let columns = k.div_ceil(LANES) * index / chunks..k.div_ceil(LANES) * (index + 1) / chunks;
+            let part = columns.start * LANES..k.min(columns.end * LANES);
             gather(args, start..start + count, part.clone(), scratch);
             let mut lanes = [LANES as u8; CHUNK_BLOCKS];
-            if let Some(last) = blocks.len().checked_sub(1) {
+            if let Some(last) = columns.len().checked_sub(1) {
                 lanes[last] = (part.len() - last * LANES) as u8;
             }
             let chunk = Chunk {
-                lanes: &lanes[..blocks.len()],
+                lanes: &lanes[..columns.len()],
                 input: scratch,
                 in_plane: count,
                 taps: 1,
@@ -78,6 +78,7 @@ pub(crate) fn run(
                 weights_stride: k,
                 first: index == 0,
                 last: index + 1 == chunks,
+                addends: [None; 2],
             };
             run_groups(
                 rows,
@@ -86,7 +87,7 @@ pub(crate) fn run(
                 args.weights.get(part.end..),
                 &args.epilogue,
                 (plane, start, at),
-                out,
+                &mut out[..blocks],
             );
         }
         args.epilogue.finish(tiles.finish, 0..blocks, (plane, start), (at, count), out);
@@ -95,7 +96,7 @@ pub(crate) fn run(
 }
 
 /// Writes numbers `part` of the windows of `pixels`: block after block, in each of which pixel after pixel.
-fn gather(args: &ConvArgs<'_>, pixels: Range<usize>, part: Range<usize>, columns: &mut [Block]) {
+pub(super) fn gather(args: &ConvArgs<'_>, pixels: Range<usize>, part: Range<usize>, columns: &mut [Block]) {
     let g = &args.geometry;
     let count = pixels.len();
     let mut k = 0;

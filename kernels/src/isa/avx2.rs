@@ -9,7 +9,6 @@ use crate::conv::ConvArgs;
 use crate::conv::direct::{self, Row, Tiles, dense};
 use crate::conv::few_outputs;
 use crate::conv::grouped::{self, GroupedArgs, Parts, Row as GroupedRow, grouped_direct, grouped_tiles};
-use crate::conv::im2col;
 use crate::conv::plain_image::{self, PlainConvArgs, PlainRow, PlainTiles};
 use crate::conv::tiling::tiles;
 use crate::conv::winograd::input::Batch;
@@ -18,6 +17,7 @@ use crate::conv::winograd::output::Output;
 use crate::conv::winograd::transform::Domain;
 use crate::conv::winograd::weights::Row as WeightRow;
 use crate::conv::winograd::{self, winograd_kernels};
+use crate::conv::{im2col, strassen};
 use crate::depthwise::{self, DepthwiseArgs, Strip, strips};
 use crate::elementwise::{self, BinaryArgs, ScaleArgs};
 use crate::epilogue::{self, Rest};
@@ -53,6 +53,7 @@ entry_points! {
     direct_avx2[M, N](row: &Row<'_>, places: &[u32], out: &mut [&mut [Block]]) = direct::row::<_, M, N, LANES>;
     pointwise_avx2[M, N](row: &Row<'_>, places: &[u32], out: &mut [&mut [Block]]) = direct::pointwise_row::<_, M, N>;
     grouped_direct_avx2[M, G](row: &Row<'_>, places: &[u32], out: &mut [&mut [Block]]) = direct::row::<_, M, 1, G>;
+    strassen_sum_avx2(first: &[Block], second: &[Block], half: usize, sums: &mut [&mut [Block]; 4]) = strassen::sum;
     dense_avx2[N](args: &ConvArgs<'_>, len: usize, block: usize, out: &mut [&mut [Block]]) = dense::blocks::<_, N>;
     plain_image_avx2[M, N](row: &PlainRow<'_>, out: &mut [&mut [Block]]) = plain_image::row::<_, M, N>;
     few_outputs_avx2(args: &ConvArgs<'_>, outputs: usize, pixels: Range<usize>, out: &mut [Block]) =
@@ -102,6 +103,16 @@ fn im2col_6x1_avx2(
     scratch: &mut [Block],
 ) {
     im2col::run(&direct_tiles(), args, pixels, out, scratch);
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn strassen_6x1_avx2(
+    args: &ConvArgs<'_>,
+    pixels: Range<usize>,
+    out: &mut [&mut [Block]],
+    scratch: &mut [Block],
+) {
+    strassen::run(&direct_tiles(), strassen_sum_avx2, args, pixels, out, scratch);
 }
 
 #[target_feature(enable = "avx2,fma")]
@@ -222,6 +233,7 @@ pub(crate) fn kernels() -> Kernels {
         isa: Isa::Avx2,
         direct: kernel!(direct_6x1_avx2),
         im2col: kernel!(im2col_6x1_avx2),
+        strassen: kernel!(strassen_6x1_avx2),
         plain_image: kernel!(plain_image_6x1_avx2),
         grouped: kernel!(grouped_6x1_avx2),
         depthwise: kernel!(depthwise_avx2),

@@ -8,7 +8,6 @@ use crate::activation::Activation;
 use crate::conv::ConvArgs;
 use crate::conv::direct::{self, Row, Tiles, dense};
 use crate::conv::grouped::{self, GroupedArgs, Parts, Row as GroupedRow, grouped_direct, grouped_tiles};
-use crate::conv::im2col;
 use crate::conv::plain_image::{self, PlainConvArgs, PlainRow, PlainTiles};
 use crate::conv::tiling::tiles;
 use crate::conv::winograd::input::Batch;
@@ -18,6 +17,7 @@ use crate::conv::winograd::plain::{Joined, with_joined};
 use crate::conv::winograd::transform::{Domain, STRIDED};
 use crate::conv::winograd::weights::Row as WeightRow;
 use crate::conv::winograd::{self, winograd_kernels};
+use crate::conv::{im2col, strassen};
 use crate::depthwise::{self, DepthwiseArgs, Strip, strips};
 use crate::elementwise;
 use crate::epilogue::{self, Rest};
@@ -172,6 +172,7 @@ entry_points! {
         |simd, activation, data| elementwise::activate_in_place(simd, [simd], activation, data);
     direct_avx512[M, N](row: &Row<'_>, places: &[u32], out: &mut [&mut [Block]]) = direct::row::<_, M, N, LANES>;
     pointwise_avx512[M, N](row: &Row<'_>, places: &[u32], out: &mut [&mut [Block]]) = direct::pointwise_row::<_, M, N>;
+    strassen_sum_avx512(first: &[Block], second: &[Block], half: usize, sums: &mut [&mut [Block]; 4]) = strassen::sum;
     dense_avx512[N](args: &ConvArgs<'_>, len: usize, block: usize, out: &mut [&mut [Block]]) = dense::blocks::<_, N>;
     plain_image_avx512[M, N](row: &PlainRow<'_>, out: &mut [&mut [Block]]) = plain_image::row::<_, M, N>;
     depthwise_strip_avx512[K, STRIDE, P](strip: &Strip<'_>, out: &mut [Block]) =
@@ -209,6 +210,16 @@ fn im2col_14x2_avx512(
     scratch: &mut [Block],
 ) {
     im2col::run(&direct_tiles(), args, pixels, out, scratch);
+}
+
+#[target_feature(enable = "avx512f")]
+fn strassen_14x2_avx512(
+    args: &ConvArgs<'_>,
+    pixels: Range<usize>,
+    out: &mut [&mut [Block]],
+    scratch: &mut [Block],
+) {
+    strassen::run(&direct_tiles(), strassen_sum_avx512, args, pixels, out, scratch);
 }
 
 #[target_feature(enable = "avx512f")]
@@ -325,6 +336,7 @@ pub(crate) fn kernels() -> Kernels {
         isa: Isa::Avx512,
         direct: kernel!(direct_14x2_avx512),
         im2col: kernel!(im2col_14x2_avx512),
+        strassen: kernel!(strassen_14x2_avx512),
         plain_image: kernel!(plain_image_14x2_avx512),
         grouped: kernel!(grouped_14x1_avx512),
         depthwise: kernel!(depthwise_avx512),

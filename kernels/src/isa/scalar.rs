@@ -209,7 +209,7 @@ macro_rules! scalar_table {
         use crate::{Block, LANES};
         use crate::conv::direct::{self, Row, Tiles};
         use crate::conv::few_outputs;
-        use crate::conv::im2col;
+        use crate::conv::{im2col, strassen};
         use crate::conv::plain_image::{self, PlainConvArgs, PlainRow, PlainTiles};
         use crate::conv::tiling::tiles;
         use crate::channels::{self, LrnArgs, SoftmaxArgs};
@@ -316,6 +316,7 @@ macro_rules! scalar_table {
             [$(#[$features])?] WIDTH;
             // With 8 lanes at a time, what AVX2 has to do to be busy.
             fma_loop_scalar(rounds: usize, state: &mut [Block]) = probe::fma_loop::<_, 12>;
+            strassen_sum_scalar(first: &[Block], second: &[Block], half: usize, sums: &mut [&mut [Block]; 4]) = strassen::sum;
             maxmin_scalar(input: &[Block], positive: &mut [Block], negative: &mut [Block]) = elementwise::maxmin;
             winograd_input_scalar(batch: &Batch<'_>, input: &[Block], v: &mut [Block], stride: usize) =
                 |simd, batch: &Batch<'_>, input: &[Block], v: &mut [Block], stride| {
@@ -349,6 +350,11 @@ macro_rules! scalar_table {
         $(#[$features])?
         fn im2col_1x1_scalar(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]], scratch: &mut [Block]) {
             im2col::run(&direct_tiles(), args, pixels, out, scratch);
+        }
+
+        $(#[$features])?
+        fn strassen_1x1_scalar(args: &ConvArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]], scratch: &mut [Block]) {
+            strassen::run(&direct_tiles(), strassen_sum_scalar, args, pixels, out, scratch);
         }
 
         $(#[$features])?
@@ -414,6 +420,7 @@ macro_rules! scalar_table {
                 isa: Isa::Scalar,
                 direct: kernel!(direct_1x1_scalar),
                 im2col: kernel!(im2col_1x1_scalar),
+                strassen: kernel!(strassen_1x1_scalar),
                 plain_image: kernel!(plain_image_1x1_scalar),
                 grouped: kernel!(grouped_1x1_scalar),
                 depthwise: kernel!(depthwise_scalar),

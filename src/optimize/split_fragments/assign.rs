@@ -1,5 +1,8 @@
 //! Which values lie in fragments, and in how many: from the dilations of the windows that read them.
 
+use sinew_kernels::LANES;
+use sinew_kernels::conv::{ConvGeometry, strassen};
+
 use super::{Pair, WHOLE};
 use crate::graph::{Graph, Node, Op, ValueId};
 
@@ -55,9 +58,23 @@ fn is_pixel_wise(graph: &Graph, node: &Node) -> bool {
             let same_everywhere = shape[shape.len().saturating_sub(2)..].iter().all(|&extent| extent == 1);
             same_everywhere || (is_map(graph, node, id) && graph.constant(id).is_none())
         }),
-        Op::Conv(conv) => conv.kernel == [1, 1] && conv.stride == [1, 1] && conv.pads == Default::default(),
+        Op::Conv(conv) => {
+            let one_pixel = conv.kernel == [1, 1] && conv.stride == [1, 1] && conv.pads == Default::default();
+            one_pixel && !joins_pixels(graph, node)
+        }
         _ => false,
     }
+}
+
+/// Whether a 1x1 convolution behind a removed stride may be computed by Strassen's algorithm, whose rounding depends on the map
+/// that a pixel is in: it has to be the baseline's.
+fn joins_pixels(graph: &Graph, node: &Node) -> bool {
+    let Op::Conv(conv) = &node.op else { return false };
+    let blocks = [node.inputs[0], node.output].map(|id| graph.shape(id)[1] / LANES);
+    conv.kernel == [1, 1]
+        && conv.groups == 1
+        && graph.equivalent_strides.contains_key(&node.output)
+        && strassen::supports(&ConvGeometry::ONE_PIXEL, blocks[0], blocks[1])
 }
 
 /// The dilation of a window with stride 1 that can be taken apart: at least one row or column in each fragment.
@@ -72,9 +89,13 @@ fn dilation(graph: &Graph, node: &Node) -> Option<Pair> {
     (stride == [1, 1] && few && wide(node.inputs[0]) && wide(node.output)).then_some(dilation)
 }
 
-/// Whether a convolution gains from having no dilation: where Winograd serves its fragments.
+/// Whether a convolution gains from having no dilation: where Winograd serves its fragments, or nothing but fragments gives the
+/// baseline's bits.
 fn gains(graph: &Graph, node: &Node, dilation: Pair) -> bool {
     let Op::Conv(conv) = &node.op else { return false };
+    if joins_pixels(graph, node) {
+        return true;
+    }
     let channels = [graph.shape(node.inputs[0])[1], graph.shape(node.output)[1]];
     // The first fragment, which is the largest: a dense layer's baseline has this size.
     let size =

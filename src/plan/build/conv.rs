@@ -6,11 +6,10 @@ mod packed;
 
 use std::ops::Range;
 
-pub(in crate::plan) use packed::transform;
 pub(super) use packed::{Packed, PackedKey};
 use sinew_kernels::activation::Activation;
 use sinew_kernels::conv::winograd::{POOL, WeightForm, WinogradTile};
-use sinew_kernels::conv::{ConvGeometry, grouped, im2col, plain_image};
+use sinew_kernels::conv::{ConvGeometry, grouped, im2col, plain_image, strassen};
 use sinew_kernels::{Block, LANES};
 
 use self::maps::Maps;
@@ -173,6 +172,7 @@ impl<'g> Builder<'g> {
                 && parts_are_blocks,
             combined: layer.residual.is_some() || layer.scale.is_some() || layer.max_min.is_some(),
             maps: self.fragments_of(node) * self.graph.shape(node.output)[0].max(1),
+            joined: self.is_joined(node),
             network: self.constants,
             // A sum from a plain image has another order: whether a step before runs on a row-major map must not change it.
             plain_input: layer.scale.is_none()
@@ -310,7 +310,9 @@ impl<'g> Builder<'g> {
     ) -> Result<()> {
         let Operands { input, output, negative, pool, residual } = operands;
         let scale = self.scale_of(layer, &packed.bias, &output)?;
-        if algorithm == Algorithm::Pointwise {
+        if geometry.in_pixels() == geometry.out_pixels()
+            && matches!(algorithm, Algorithm::Pointwise | Algorithm::Strassen)
+        {
             let pixels = geometry.in_pixels();
             (geometry.in_height, geometry.out_height) = (1, 1);
             (geometry.in_width, geometry.out_width) = (pixels, pixels);
@@ -327,6 +329,10 @@ impl<'g> Builder<'g> {
         let row_of_outputs = match pool {
             None => [geometry.out_width, 1],
             Some(_) => [output.layout.width, POOL],
+        };
+        let row_of_outputs = match algorithm {
+            Algorithm::Strassen => [strassen::unit(geometry.out_pixels()), 1],
+            _ => row_of_outputs,
         };
         let cut = self.cut_conv(
             layer.macs / calls,
@@ -348,6 +354,7 @@ impl<'g> Builder<'g> {
             }
             Algorithm::Grouped => grouped::scratch_blocks(&geometry, channels),
             Algorithm::Im2col => im2col::scratch_blocks(&geometry, channels),
+            Algorithm::Strassen => strassen::scratch_blocks(&geometry, packed.lanes.len()),
             _ => 0,
         };
         let operands = Operands { input, output, negative, pool, residual };
@@ -434,6 +441,7 @@ fn ways(
                 None => ([blocks(4), blocks(2)], rows),
             }
         }
+        Algorithm::Strassen => ([blocks(strassen::GROUP); 2], rows),
         // whole tiles of 14 pixels, the widest there are
         Algorithm::Pointwise => ([blocks(2), blocks(1)], Along::Pixels { unit: 14 }),
         _ => ([blocks(2), blocks(1)], rows),

@@ -116,6 +116,12 @@ impl<'g> Builder<'g> {
         self.uses[node.inputs[1].0].max(1)
     }
 
+    /// Whether a layer is behind a removed stride and its map is not taken apart by that.
+    pub(super) fn is_joined(&self, node: &Node) -> bool {
+        let strides = self.graph.equivalent_strides.get(&node.output);
+        strides.is_some_and(|[down, across]| self.fragments_of(node) < down * across)
+    }
+
     /// The algorithm of a layer. Layers with the same weights on maps that differ by a pixel at most are fragments of one
     /// map and take one choice: that of the first, which has the size of the baseline's map.
     pub(super) fn choice_of(&mut self, weights: ValueId, shape: ConvShape) -> Choice {

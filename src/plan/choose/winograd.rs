@@ -159,7 +159,7 @@ fn within_error(
     options: &PlanOptions,
     reason: String,
 ) -> Result<(WinogradTile, String), String> {
-    let Some(budget) = options.winograd_error else { return Ok((tile, reason)) };
+    let Some(budget) = options.error_budget else { return Ok((tile, reason)) };
     let factor = tile.error_factor(channels);
     if factor <= budget {
         return Ok((tile, reason));
@@ -202,6 +202,7 @@ mod tests {
             groups_are_blocks: true,
             combined: false,
             maps: 1,
+            joined: false,
             network: u64::MAX,
             plain_input: false,
         }
@@ -209,8 +210,8 @@ mod tests {
 
     #[test]
     fn an_error_budget_rejects_tiles() {
-        let chosen = |winograd, winograd_error| {
-            let options = PlanOptions { winograd, winograd_error, ..PlanOptions::default() };
+        let chosen = |winograd, error_budget| {
+            let options = PlanOptions { winograd, error_budget, ..PlanOptions::default() };
             choose(&shape(64, 56), &options)
         };
         assert_eq!(chosen(Winograd::Auto, None).algorithm.name(), "winograd-4");
@@ -289,7 +290,7 @@ mod tests {
         let forced = of(auto, Some(Family::Winograd), false);
         assert_eq!(name(&strided(64, 8), &forced), "winograd-2-stride-2");
         // Its error bound is below that of direct convolution.
-        let budget = |winograd_error| PlanOptions { winograd_error, ..PlanOptions::default() };
+        let budget = |error_budget| PlanOptions { error_budget, ..PlanOptions::default() };
         assert_eq!(name(&strided(64, 56), &budget(Some(0.6))), "winograd-2-stride-2");
         assert_eq!(name(&strided(64, 56), &budget(Some(0.5))), "direct");
     }

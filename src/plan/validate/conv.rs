@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use sinew_kernels::conv::winograd::{Groups, POOL, Pooled};
-use sinew_kernels::conv::{ConvGeometry, direct, few_outputs, grouped, im2col, plain_image};
+use sinew_kernels::conv::{ConvGeometry, direct, few_outputs, grouped, im2col, plain_image, strassen};
 use sinew_kernels::{LANES, isa};
 
 use super::place::{Checked, Extent, product};
@@ -225,6 +225,20 @@ impl Validator<'_> {
                 let column = g.taps().checked_mul(channels).ok_or("a window that makes no sense")?;
                 ensure(column <= MAX_EXTENT, "a window that is too large")?;
                 ensure(piece >= im2col::least_scratch(g, channels), "too little scratch")?;
+            }
+            Algorithm::Strassen => {
+                let in_blocks = conv.lanes.len();
+                let serves = conv.groups == 1 && strassen::supports(g, in_blocks, blocks);
+                ensure(serves && channels == in_blocks * LANES, "a layer that the algorithm does not take")?;
+                ensure(strassen::scratch_blocks(g, in_blocks) <= piece, "too little scratch")?;
+                let needed = strassen::weights_per_block(in_blocks);
+                ensure(conv.weights_per_block >= needed, "too few weights of a block")?;
+                self.whole_rows(strassen::unit(g.out_pixels()))?;
+                let whole = match self.step.cut.along {
+                    Along::Blocks { unit } => unit % strassen::GROUP == 0,
+                    Along::Pixels { .. } => true,
+                };
+                ensure(self.step.cut.parts == 1 || whole, "cut within a group of blocks")?;
             }
             Algorithm::FewOutputs => {
                 let few = (1..=few_outputs::MOST).contains(&conv.output.layout.channels()) && blocks == 1;

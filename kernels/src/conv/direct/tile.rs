@@ -72,7 +72,7 @@ impl<'a, const N: usize> Ahead<'a, N> {
 impl Row<'_> {
     /// The sums of the chunks before, which lie in the output from `at` on.
     #[inline(always)]
-    fn start<S: Simd, const M: usize, const N: usize>(
+    fn start<S: Simd, const M: usize, const N: usize, const G: usize>(
         &self,
         simd: S,
         at: usize,
@@ -83,6 +83,13 @@ impl Row<'_> {
             unroll!(j < N <= 4, {
                 let out = &out[j][at..][..M];
                 unroll!(i < M <= 16, { sums[i][j] = simd.load(&out[i]) });
+            });
+        }
+        // groups have none
+        for addend in self.chunk.addends.iter().flatten().filter(|_| G == LANES) {
+            unroll!(j < N <= 4, {
+                let more = &addend.sums[j * addend.plane + at - addend.at..][..M];
+                unroll!(i < M <= 16, { sums[i][j] = simd.add(sums[i][j], simd.load(&more[i])) });
             });
         }
         sums
@@ -132,12 +139,12 @@ pub(crate) fn row<S: Simd, const M: usize, const N: usize, const G: usize>(
     for tile in 0..row.tiles {
         let places = &places[tile * row.taps * (M + 1)..][..row.taps * (M + 1)];
         let at = row.at + tile * M;
-        let mut sums = row.start::<S, M, N>(simd, at, out);
+        let mut sums = row.start::<S, M, N, G>(simd, at, out);
         let (mut input, mut weights) = (chunk.input, weights);
         for lanes in chunk.lanes {
             let lanes = usize::from(*lanes);
             let plane;
-            (plane, input) = input.split_at(chunk.in_plane);
+            (plane, input) = input.split_at(chunk.in_plane.min(input.len()));
             let mut taps = weights;
             unroll!(j < N <= 4, {
                 taps[j] = &weights[j][row.skipped * lanes..];
@@ -196,7 +203,7 @@ pub(crate) fn pointwise_row<S: Simd, const M: usize, const N: usize>(
     let mut ahead = Ahead::<N>::of(row);
     let mut inputs = &chunk.input[places[1] as usize..];
     for tile in 0..row.tiles {
-        let mut sums = row.start::<S, M, N>(simd, row.at + tile * M, out);
+        let mut sums = row.start::<S, M, N, LANES>(simd, row.at + tile * M, out);
         let (mut input, mut weights) = (inputs, all_weights);
         inputs = inputs.get(M..).unwrap_or(&[]);
         for lanes in chunk.lanes {

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use sinew_kernels::conv::winograd::{WeightForm, WinogradTile};
-use sinew_kernels::{Block, LANES, isa};
+use sinew_kernels::conv::winograd::WeightForm;
+use sinew_kernels::{Block, LANES};
 
 use super::Layer;
 use crate::error::Result;
@@ -98,38 +98,34 @@ impl<'g> Builder<'g> {
                 filters.pack_by_block(&layout, &mut |block| add(block));
             }
         };
-        let mut before = None;
-        match algorithm {
-            Algorithm::Depthwise => {
+        let transform = match algorithm {
+            Algorithm::Winograd(tile, WeightForm::Stored) => {
+                Some(Transform::Winograd { tile, lanes: lanes.clone() })
+            }
+            Algorithm::Strassen => Some(Transform::Strassen { in_blocks: lanes.len() }),
+            _ => None,
+        };
+        let mut plain = Vec::new();
+        match &transform {
+            Some(transform) => {
+                plain.reserve(weights.len().div_ceil(LANES));
+                pack(&mut |block| plain.push(block));
+                let Some(blocks) = transform.packed_blocks(plain.len()) else {
+                    unreachable!("only what has kernels is chosen")
+                };
+                self.weights.resize(start + blocks, [0.0; LANES]);
+                transform.apply(&plain, &mut self.weights[start..]);
+            }
+            None if algorithm == Algorithm::Depthwise => {
                 self.push_weights(&pack_depthwise(weights, taps, input));
             }
-            Algorithm::Winograd(tile, WeightForm::Stored) => {
-                let mut plain = Vec::with_capacity(weights.len().div_ceil(LANES));
-                pack(&mut |block| plain.push(block));
-                self.weights.resize(start + transformed_blocks(tile, &plain), [0.0; LANES]);
-                transform(tile, &lanes, &plain, &mut self.weights[start..]);
-                before = Some((Transform { tile, lanes: lanes.clone() }, plain));
-            }
-            _ => pack(&mut |block| self.weights.push(block)),
+            None => pack(&mut |block| self.weights.push(block)),
         }
-        let before = before.as_ref().map(|(transform, plain)| (transform.clone(), &plain[..]));
+        let before = transform.map(|transform| (transform, &plain[..]));
         let weights = self.layer_weights(start, before);
         let per_block = weights.len() / output.blocks().max(1);
         let packed = Packed { weights, per_block, bias, residual_scale, lanes, group_channels };
         self.packed.insert(key, packed.clone());
         Ok(packed)
     }
-}
-
-/// Blocks that Winograd's transform makes of these weights.
-fn transformed_blocks(tile: WinogradTile, plain: &[Block]) -> usize {
-    plain.len() / (tile.kernel * tile.kernel) * tile.weights()
-}
-
-/// Transforms weights for Winograd: the same bits on every instruction set.
-pub(in crate::plan) fn transform(tile: WinogradTile, lanes: &[u8], plain: &[Block], packed: &mut [Block]) {
-    let Some(kernel) = isa::supported()[0].winograd.iter().find(|kernel| kernel.tile == tile) else {
-        unreachable!("only tiles that have kernels are chosen")
-    };
-    kernel.pack(lanes, plain, packed);
 }
