@@ -85,6 +85,8 @@ pub unsafe trait Simd: Copy {
     fn transpose(self, from: [&Block; LANES], to: &mut [Block; LANES]);
     /// The lanes with even and with odd numbers, those of `a` before those of `b`.
     fn unzip(self, a: Self::Vector, b: Self::Vector) -> [Self::Vector; 2];
+    /// The last lane of `before`, then all lanes of `v` but the last.
+    fn shift_in(self, before: Self::Vector, v: Self::Vector) -> Self::Vector;
     /// Lane `lane` of every group of `G` lanes, in all lanes of its group: `from[l / G * G + lane]` in lane `l`.
     #[inline(always)]
     fn spread<const G: usize>(self, from: &Block, lane: usize) -> Self::Vector {
@@ -158,6 +160,7 @@ unsafe impl<S: Simd> Simd for Plain<S> {
         canonical_nan(a: S::Vector) -> S::Vector;
         transpose(from: [&Block; LANES], to: &mut [Block; LANES]);
         unzip(a: S::Vector, b: S::Vector) -> [S::Vector; 2];
+        shift_in(before: S::Vector, v: S::Vector) -> S::Vector;
         prefetch(at: &Block);
     }
 }

@@ -7,6 +7,7 @@ mod support {
 
 use proptest::prelude::*;
 use sinew_kernels::activation::Activation;
+use sinew_kernels::conv::ConvGeometry;
 use sinew_kernels::elementwise::{Addend, ScaleArgs};
 use sinew_kernels::isa::Kernels;
 use sinew_kernels::plain::pool::{PlainPoolArgs, supports};
@@ -68,6 +69,38 @@ fn activation(kind: usize) -> Activation {
     ][kind]
 }
 
+/// A pool of row-major planes.
+struct PoolCase {
+    g: ConvGeometry,
+    kind: PoolKind,
+    channels: usize,
+    cut: (f64, f64),
+    seed: u64,
+    special: bool,
+}
+
+/// Every table against the scalar pool on blocks.
+fn check_pool(&PoolCase { g, kind, channels, cut, seed, special }: &PoolCase) {
+    let input = Numbers::new(seed).plain(channels * g.in_pixels(), special);
+    let packed = blocks(&input, g.in_pixels());
+    let mut want = vec![[0f32; LANES]; channels.div_ceil(LANES) * g.out_pixels()];
+    let mut planes: Vec<&mut [Block]> = want.chunks_mut(g.out_pixels()).collect();
+    (scalar().pool.run)(&PoolArgs { geometry: g, kind, input: &packed }, 0..g.out_pixels(), &mut planes);
+    let want = plain_bits(&want, channels);
+    let all = channels * g.out_height;
+    let rows = part(all, cut);
+    for table in tables() {
+        let name = table.plain_pool.name;
+        let args = PlainPoolArgs { geometry: g, kind, input: &input };
+        for rows in [0..all, rows.clone()] {
+            let got = guarded(name, rows.len() * g.out_width, |out| {
+                (table.plain_pool.run)(&args, rows.clone(), out);
+            });
+            assert_eq!(bits(&got), &want[rows.start * g.out_width..rows.end * g.out_width], "{}", name);
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(config(256))]
 
@@ -81,24 +114,29 @@ proptest! {
         kind in kind(), channels in 1..20usize, cut in (0.0..1.0f64, 0.0..1.0f64), seed: u64, special: bool,
     ) {
         prop_assume!(supports(kind, g.kernel, g.stride, g.dilation));
-        let input = Numbers::new(seed).plain(channels * g.in_pixels(), special);
-        let packed = blocks(&input, g.in_pixels());
-        let mut want = vec![[0f32; LANES]; channels.div_ceil(LANES) * g.out_pixels()];
-        let mut planes: Vec<&mut [Block]> = want.chunks_mut(g.out_pixels()).collect();
-        (scalar().pool.run)(&PoolArgs { geometry: g, kind, input: &packed }, 0..g.out_pixels(), &mut planes);
-        let want = plain_bits(&want, channels);
-        let all = channels * g.out_height;
-        let rows = part(all, cut);
-        for table in tables() {
-            let name = table.plain_pool.name;
-            let args = PlainPoolArgs { geometry: g, kind, input: &input };
-            for rows in [0..all, rows.clone()] {
-                let got = guarded(name, rows.len() * g.out_width, |out| {
-                    (table.plain_pool.run)(&args, rows.clone(), out);
-                });
-                prop_assert_eq!(bits(&got), &want[rows.start * g.out_width..rows.end * g.out_width], "{}", name);
-            }
-        }
+        check_pool(&PoolCase { g, kind, channels, cut, seed, special });
+    }
+
+    /// Maxima whose columns are joined in registers: three with stride 2 and a border on the left, two side by side without any.
+    #[test]
+    fn maxima_without_lines_are_the_pool_on_blocks(
+        outputs in 32..150usize, three: bool, kernel_rows in 1..=3usize, stride_rows in 1..=2usize, above in 0..=1usize,
+        height in 3..9usize, channels in 1..4usize, cut in (0.0..1.0f64, 0.0..1.0f64), seed: u64, special: bool,
+    ) {
+        let pad_top = above.min(kernel_rows - 1);
+        let (in_width, columns, stride, pad_left) = if three { (2 * outputs, 3, 2, 1) } else { (outputs + 1, 2, 1, 0) };
+        let g = ConvGeometry {
+            in_height: height,
+            in_width,
+            out_height: (height + pad_top - kernel_rows) / stride_rows + 1,
+            out_width: outputs,
+            kernel: [kernel_rows, columns],
+            stride: [stride_rows, stride],
+            dilation: [1, 1],
+            pad_top,
+            pad_left,
+        };
+        check_pool(&PoolCase { g, kind: PoolKind::Max, channels, cut, seed, special });
     }
 
     #[test]

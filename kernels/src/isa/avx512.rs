@@ -22,6 +22,7 @@ use crate::depthwise::{self, DepthwiseArgs, Strip, strips};
 use crate::elementwise;
 use crate::epilogue::{self, Rest};
 use crate::isa::{Isa, Kernels, avx2, entry_points, kernel};
+use crate::plain::pool::{self, PlainPoolArgs};
 use crate::probe::{self, ProbeKernel};
 use crate::simd::{Simd, simd_ops};
 use crate::{Block, LANES};
@@ -129,6 +130,8 @@ unsafe impl Simd for Avx512 {
             let odd = _mm512_or_epi32(even, _mm512_set1_epi32(1));
             [_mm512_permutex2var_ps(a, even, b), _mm512_permutex2var_ps(a, odd, b)]
         };
+        shift_in(before: __m512, v: __m512) -> __m512 = _mm512_castsi512_ps(_mm512_alignr_epi32::<15>(
+            _mm512_castps_si512(v), _mm512_castps_si512(before)));
         // to the first level: that is large enough for what tiles ask for, and those of weights that stream are 3 to 6 %
         // faster than with the second level named (Zen 5)
         prefetch(at: &Block) = _mm_prefetch::<_MM_HINT_T0>(at.as_ptr().cast());
@@ -173,6 +176,12 @@ entry_points! {
     direct_avx512[M, N](row: &Row<'_>, places: &[u32], out: &mut [&mut [Block]]) = direct::row::<_, M, N, LANES>;
     pointwise_avx512[M, N](row: &Row<'_>, places: &[u32], out: &mut [&mut [Block]]) = direct::pointwise_row::<_, M, N>;
     strassen_sum_avx512(first: &[Block], second: &[Block], half: usize, sums: &mut [&mut [Block]; 4]) = strassen::sum;
+    plain_pool_avx512(args: &PlainPoolArgs<'_>, rows: Range<usize>, out: &mut [f32]) =
+        |simd, args, rows: Range<usize>, out: &mut [f32]| {
+            if !pool::pool_in_registers(simd, args, rows.clone(), &mut *out) {
+                avx2::plain_pool_avx2(args, rows, out);
+            }
+        };
     dense_avx512[N](args: &ConvArgs<'_>, len: usize, block: usize, out: &mut [&mut [Block]]) = dense::blocks::<_, N>;
     plain_image_avx512[M, N](row: &PlainRow<'_>, out: &mut [&mut [Block]]) = plain_image::row::<_, M, N>;
     depthwise_strip_avx512[K, STRIDE, P](strip: &Strip<'_>, out: &mut [Block]) =
@@ -360,7 +369,7 @@ pub(crate) fn kernels() -> Kernels {
         pool: narrow.pool,
         maxmin_pool: narrow.maxmin_pool,
         global_pool: narrow.global_pool,
-        plain_pool: narrow.plain_pool,
+        plain_pool: kernel!(plain_pool_avx512),
         plain_global_pool: narrow.plain_global_pool,
         plain_scale: narrow.plain_scale,
     }

@@ -170,6 +170,8 @@ unsafe impl<const W: usize> Simd for Lanes<W> {
         canonical_nan(a: [f32; W]) -> [f32; W] = lanes(#[inline(always)] |i| if a[i].is_nan() { f32::from_bits(0x7fc0_0000) } else { a[i] });
         transpose(from: [&Block; 16], to: &mut [Block; 16]) = transpose(from, to);
         unzip(a: [f32; W], b: [f32; W]) -> [[f32; W]; 2] = [unzip(&a, &b, 0), unzip(&a, &b, 1)];
+        shift_in(before: [f32; W], v: [f32; W]) -> [f32; W] =
+            core::array::from_fn(|lane| if lane == 0 { before[W - 1] } else { v[lane - 1] });
         prefetch(_at: &Block) = ();
     }
 }

@@ -102,6 +102,14 @@ fn unzip<const LANES: i32>(a: __m256, b: __m256) -> __m256 {
     _mm256_castpd_ps(_mm256_permute4x64_pd::<0xd8>(quarters))
 }
 
+/// The last lane of `before`, then all lanes of `v` but the last.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn shift_in(before: __m256, v: __m256) -> __m256 {
+    let between = _mm256_permute2f128_ps::<0x21>(before, v);
+    _mm256_castsi256_ps(_mm256_alignr_epi8::<12>(_mm256_castps_si256(v), _mm256_castps_si256(between)))
+}
+
 /// 8 x 8: pairs of rows, then of pairs, then the halves.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
@@ -195,6 +203,7 @@ unsafe impl Simd for Avx2 {
             [unzip::<0x88>(a[0], a[1]), unzip::<0x88>(b[0], b[1])],
             [unzip::<0xdd>(a[0], a[1]), unzip::<0xdd>(b[0], b[1])],
         ];
+        shift_in(before: [__m256; 2], v: [__m256; 2]) -> [__m256; 2] = [shift_in(before[1], v[0]), shift_in(v[0], v[1])];
         prefetch(at: &Block) = _mm_prefetch::<_MM_HINT_T1>(at.as_ptr().cast());
     }
 
@@ -224,6 +233,7 @@ unsafe impl Simd for Half {
         transpose(from: [&Block; LANES], to: &mut [Block; LANES]) = transpose_block(from, to);
         unzip(a: [__m256; 1], b: [__m256; 1]) -> [[__m256; 1]; 2] =
             [[unzip::<0x88>(a[0], b[0])], [unzip::<0xdd>(a[0], b[0])]];
+        shift_in(before: [__m256; 1], v: [__m256; 1]) -> [__m256; 1] = [shift_in(before[0], v[0])];
         prefetch(at: &Block) = _mm_prefetch::<_MM_HINT_T1>(at.as_ptr().cast());
     }
 

@@ -186,6 +186,8 @@ unsafe impl Simd for Neon {
             [vuzp1q_f32(a[0], a[1]), vuzp1q_f32(a[2], a[3]), vuzp1q_f32(b[0], b[1]), vuzp1q_f32(b[2], b[3])],
             [vuzp2q_f32(a[0], a[1]), vuzp2q_f32(a[2], a[3]), vuzp2q_f32(b[0], b[1]), vuzp2q_f32(b[2], b[3])],
         ];
+        shift_in(before: [float32x4_t; 4], v: [float32x4_t; 4]) -> [float32x4_t; 4] = [
+            vextq_f32::<3>(before[3], v[0]), vextq_f32::<3>(v[0], v[1]), vextq_f32::<3>(v[1], v[2]), vextq_f32::<3>(v[2], v[3])];
         prefetch(at: &Block) = prefetch(at);
     }
 }
@@ -201,6 +203,8 @@ unsafe impl Simd for Half {
             [vuzp1q_f32(a[0], a[1]), vuzp1q_f32(b[0], b[1])],
             [vuzp2q_f32(a[0], a[1]), vuzp2q_f32(b[0], b[1])],
         ];
+        shift_in(before: [float32x4_t; 2], v: [float32x4_t; 2]) -> [float32x4_t; 2] =
+            [vextq_f32::<3>(before[1], v[0]), vextq_f32::<3>(v[0], v[1])];
         prefetch(at: &Block) = prefetch(at);
     }
 
