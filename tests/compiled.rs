@@ -9,11 +9,12 @@ mod random_graph;
 use std::sync::Arc;
 
 use random_graph::{Choices, Seed, random_graph};
-use sinew::graph::{Excite, Graph, Op};
+use sinew::graph::{Conv, Excite, Graph, Op};
 use sinew::optimize::{PASSES, optimize};
 use sinew::plan::file::LoadOptions;
-use sinew::plan::{Family, Io, PlanOptions, Shortcut, WeightType, Winograd};
+use sinew::plan::{Family, Io, PlanOptions, Shortcut, Strassen, WeightType, Winograd};
 use sinew::{Data, Error, Isa, Model, Options, Session, SessionOptions, Tensor};
+use sinew_kernels::activation::Activation;
 use xxhash_rust::xxh64::xxh64;
 
 const HEADER: usize = 128;
@@ -292,6 +293,34 @@ fn a_forged_file_with_nothing_changed_is_accepted() {
     assert!(forged(&file, |_| ()) == file);
 }
 
+/// Layers for Strassen's algorithm, one of them with a stride, which random graphs are too small for.
+fn pixel_layers(choices: &mut impl Choices) -> Graph {
+    let mut graph = Graph::default();
+    let x = graph.add_value("x", vec![1, 32, 5, 7], sinew::DType::F32);
+    graph.inputs.push(x);
+    let mut y = x;
+    for (channels, stride) in [(32, 1), (64, 2)] {
+        let mut constant = |name: &str, shape: Vec<usize>| {
+            let numbers = (0..shape.iter().product()).map(|_| choices.number()).collect();
+            graph.add_constant(name, Tensor::f32(shape, numbers).expect("as many numbers"))
+        };
+        let operands = vec![y, constant("w", vec![64, channels, 1, 1]), constant("b", vec![64])];
+        let conv = Conv {
+            kernel: [1; 2],
+            stride: [stride; 2],
+            dilation: [1; 2],
+            pads: Default::default(),
+            groups: 1,
+            before: Activation::Identity,
+            residual: false,
+            after: Activation::Relu,
+        };
+        y = graph.add_node("conv", Op::Conv(conv), operands).expect("it fits");
+    }
+    graph.outputs.push(y);
+    graph
+}
+
 /// Plans with random changes and right checksums are refused, or they run to their end: no panic, no hang.
 #[test]
 fn forged_plans_never_panic() {
@@ -305,9 +334,18 @@ fn forged_plans_never_panic() {
     let (mut refused, mut ran) = (0, 0);
     for seed in 0..cases {
         let mut choices = Seed(seed);
-        let graph = random_graph(&mut choices, 6);
-        let options = &variants()[choices.pick(6)];
-        let (_, file) = compile(&graph, options);
+        let of_pixels = seed % 8 == 7;
+        let graph = if of_pixels { pixel_layers(&mut choices) } else { random_graph(&mut choices, 6) };
+        let mut options = variants()[choices.pick(6)].clone();
+        if of_pixels {
+            let weights = [WeightType::F32, WeightType::F16][choices.pick(2)];
+            let threads = 1 + choices.pick(2);
+            let plan = PlanOptions { strassen: Strassen::On, weights, threads, ..PlanOptions::default() };
+            options = Options { plan, ..options };
+        }
+        let (model, file) = compile(&graph, &options);
+        let strassen = model.plan().steps.iter().any(|step| step.algorithm == "strassen");
+        assert!(!of_pixels || strassen, "layers of pixels");
         for _ in 0..60 {
             let forged = forged(&file, |body| {
                 for _ in 0..=choices.pick(3) {
