@@ -67,7 +67,7 @@ pub(crate) enum Transform {
 }
 
 impl Transform {
-    /// Blocks of what becomes of so many blocks: of how many, and how many; none where sizes make no sense.
+    /// How many blocks become how many, in the smallest piece that is transformed by itself; none where sizes make no sense.
     fn growth(&self) -> Option<[usize; 2]> {
         let sizes = match self {
             Transform::Winograd { tile, lanes } => {
@@ -79,9 +79,8 @@ impl Transform {
             }
             Transform::Strassen { in_blocks } => {
                 let known = strassen::supports(&ConvGeometry::ONE_PIXEL, *in_blocks, strassen::GROUP);
-                let channels = in_blocks.checked_mul(LANES).filter(|_| known)?;
-                let group = channels.checked_mul(strassen::GROUP)?;
-                [Some(group), strassen::weights_per_block(*in_blocks).checked_mul(strassen::GROUP)]
+                [LANES, strassen::weights_per_block(1)]
+                    .map(|each| in_blocks.checked_mul(each * strassen::GROUP).filter(|_| known))
             }
         };
         let [plain, packed] = sizes;

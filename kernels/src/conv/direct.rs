@@ -151,8 +151,8 @@ fn batch_pixels(geometry: &ConvGeometry, chunk_blocks: usize) -> usize {
     out_pixels.div_ceil(batches.max(1)).next_multiple_of(WIDEST)
 }
 
-/// Computes one chunk of the reduction for all output blocks, one slice each; `next` are the weights of the chunk after it, where they are to be
-/// asked for.
+/// Computes one chunk of the reduction for all output blocks, which have one slice each; `next` are the weights of the chunk after
+/// it, where they are to be asked for.
 pub(super) fn run_groups(
     rows: &[Rows<'_, RowFn>],
     places: &Places,

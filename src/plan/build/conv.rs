@@ -328,13 +328,10 @@ impl<'g> Builder<'g> {
         let bytes =
             (input.layout.image_blocks() + output.layout.image_blocks()) * size_of::<Block>() / groups;
         // of the map that is stored
-        let row_of_outputs = match pool {
-            None => [geometry.out_width, 1],
-            Some(_) => [output.layout.width, POOL],
-        };
-        let row_of_outputs = match algorithm {
-            Algorithm::Strassen => [strassen::unit(geometry.out_pixels()), 1],
-            _ => row_of_outputs,
+        let row_of_outputs = match (algorithm, pool) {
+            (Algorithm::Strassen, _) => [strassen::unit(geometry.out_pixels()), 1],
+            (_, None) => [geometry.out_width, 1],
+            (_, Some(_)) => [output.layout.width, POOL],
         };
         let cut = self.cut_conv(
             layer.macs / calls,
