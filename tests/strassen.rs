@@ -150,6 +150,25 @@ fn dense_layers_equal_their_baseline() {
     }
 }
 
+/// A stride beyond the map leaves one pixel, and no fragments: the dense layer is computed as that pixel is.
+#[test]
+fn a_map_that_is_not_taken_apart_has_the_bits_of_its_baseline() {
+    let mut net = Net::new(3, 128, [12, 12]);
+    let x = net.graph.inputs[0];
+    let y = net.conv(x, 128, 1, 16, [0, 0], 1);
+    let graph = net.finish(y);
+    let mut seed = Seed(13);
+    let input = input(&graph, || seed.number());
+    let dense = graph.densify(&Selection::Last(1)).expect("a stride").graph;
+    let [small, large] = [&graph, &dense].map(|graph| {
+        let model = model(graph, &PlanOptions::default());
+        assert_eq!(steps(&model), 0);
+        run(model, sinew_kernels::isa::supported()[0].isa, false, &input)
+    });
+    let first_pixels: Vec<f32> = large.iter().copied().step_by(12 * 12).collect();
+    assert_eq!(bits(&small), bits(&first_pixels));
+}
+
 /// One layer of 1x1.
 fn layer(channels: [usize; 2], size: usize, groups: usize) -> Graph {
     let mut net = Net::new(1, channels[0], [size; 2]);
