@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use dense_nets::Net;
 use random_graph::{Choices, Seed};
-use sinew::graph::{BinaryOp, Graph, Op};
+use sinew::graph::{BinaryOp, Graph, Op, PoolKind};
 use sinew::optimize::densify::{Dense, Selection};
 use sinew::plan::file::LoadOptions;
 use sinew::plan::{Family, PlanOptions, Strassen, WeightType};
@@ -167,6 +167,22 @@ fn a_map_that_is_not_taken_apart_has_the_bits_of_its_baseline() {
     });
     let first_pixels: Vec<f32> = large.iter().copied().step_by(12 * 12).collect();
     assert_eq!(bits(&small), bits(&first_pixels));
+}
+
+/// A dense layer behind the mean of the map is one pixel of the baseline: it stays one layer on the whole dense map.
+#[test]
+fn a_dense_layer_is_not_taken_apart() {
+    let mut net = Net::new(5, 32, [17, 17]);
+    let x = net.graph.inputs[0];
+    let pooled = net.pool(x, PoolKind::Max, 2, 2, [0, 0], false);
+    let y = net.head(pooled, 64);
+    let graph = net.finish(y);
+    let dense = graph.densify(&Selection::Last(1)).expect("a stride").graph;
+    for graph in [&graph, &dense] {
+        let model = model(graph, &PlanOptions::default());
+        let layers = model.plan().steps.iter().filter(|step| step.name == "n3").count();
+        assert_eq!(layers, 1);
+    }
 }
 
 /// One layer of 1x1.

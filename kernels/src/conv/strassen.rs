@@ -25,7 +25,7 @@
 //!
 //! ```text
 //! weights   [group][chunk][B11 B21 T2 T3 T4 T1 B22][output block of half a group][channel of half a chunk][16]
-//! scratch   [S1 S2 S3 S4][input block of half a chunk][pixel of half a unit], [U V W][2 output blocks][pixel of half a unit],
+//! scratch   [U V W][2 output blocks][pixel of half a unit], [S1 S2 S3 S4][input block of half a chunk][pixel of half a unit],
 //!           with a stride the pixels that are read: [input block of a chunk][pixel of a unit]
 //! ```
 
@@ -81,7 +81,7 @@ pub fn unit(pixels: usize) -> usize {
     pixels.div_ceil(units).next_multiple_of(28)
 }
 
-/// Numbers that stand for each weight are this many for every four.
+/// Blocks of packed weights of one output block: seven for every four of plain ones.
 pub fn weights_per_block(in_blocks: usize) -> usize {
     in_blocks * LANES * PRODUCTS / 4
 }

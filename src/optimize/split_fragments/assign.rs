@@ -67,13 +67,15 @@ fn is_pixel_wise(graph: &Graph, node: &Node) -> bool {
 }
 
 /// Whether a 1x1 convolution behind a removed stride may be computed by Strassen's algorithm, whose rounding depends on the map
-/// that a pixel is in: it has to be the baseline's.
+/// that a pixel is in: it has to be the baseline's. One pixel is a dense layer, which rounds as any direct convolution.
 fn joins_pixels(graph: &Graph, node: &Node) -> bool {
     let Op::Conv(conv) = &node.op else { return false };
+    let Some(strides) = graph.equivalent_strides.get(&node.output) else { return false };
+    let several = (0..2).any(|axis| graph.shape(node.output)[axis + 2] > strides[axis]);
     let blocks = [node.inputs[0], node.output].map(|id| graph.shape(id)[1] / LANES);
     conv.kernel == [1, 1]
         && conv.groups == 1
-        && graph.equivalent_strides.contains_key(&node.output)
+        && several
         && strassen::supports(&ConvGeometry::ONE_PIXEL, blocks[0], blocks[1])
 }
 
