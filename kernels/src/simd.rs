@@ -186,6 +186,17 @@ macro_rules! by_register {
 #[allow(unused_imports, reason = "used by each instruction set with several registers to a block")]
 pub(crate) use by_register;
 
+/// Asks for `len` elements of each of some rows that are `stride` apart; what lies behind `from` is left out. A function of its own, so
+/// that it takes no registers from the code that asks.
+#[inline(never)]
+pub(crate) fn ask<S: Simd>(simd: S, from: &[f32], stride: usize, rows: usize, len: usize) {
+    for row in from.chunks(stride.max(1)).take(rows) {
+        for line in row.as_chunks().0.iter().take(len.div_ceil(LANES)) {
+            simd.prefetch(line);
+        }
+    }
+}
+
 /// Repeats a block for each `i` below a constant of at most 16 (or 4), as straight code: the optimizer leaves
 /// wide tiles as loops, with their sums in memory. Arrays of sums are to be indexed in here only.
 ///

@@ -599,6 +599,20 @@ fn four_tiles_agree() {
     maps_agree(&on_maps(&small, &[(4, 4), (3, 4), (4, 4), (4, 3)], 8), 4);
 }
 
+/// Maps of a megabyte, whose pixels are asked for ahead: of other tiles of the row, the next row and the next block, and beyond the
+/// end.
+#[test]
+fn large_maps_agree() {
+    for (tile, size) in [(tile(4, 3), (66, 131)), (tile(2, 3), (131, 66)), (STRIDED, (131, 130))] {
+        let layer = Layer::new(tile, size, [1, 0, 1, 1], &[16, 3], 2, 11);
+        assert!(layer.input.len() >= 1 << 14, "{size:?}");
+        for count in [3, 40, layer.tiles()] {
+            agree(&layer, count);
+        }
+        maps_agree(&on_maps(&layer, &[size, (7, 9), size], 12), 50);
+    }
+}
+
 #[test]
 fn errors_keep_the_derived_bound() {
     for tile in TILES {

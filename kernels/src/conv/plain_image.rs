@@ -13,18 +13,20 @@
 //! The lines of the image under a row of the output are copied first, with zeros left and right of them:
 //!
 //! ```text
-//! scratch   [channel][tap row][phase][column / phases]     phases: 1 up to stride 2, else the stride
+//! scratch   [channel][line % kept][phase][column / phases]     phases: 1 up to stride 2, else the stride
 //! ```
 //!
-//! So no tile is at an edge, and the pixels of a tile are one or two elements apart.
+//! So no tile is at an edge, and the pixels of a tile are one or two elements apart. Each line is copied once: those that the next
+//! row reads again stay where they are.
 
+use core::mem;
 use core::ops::Range;
 
 use crate::Block;
 use crate::conv::ConvGeometry;
 use crate::conv::tiling::{MAX_TAPS, Rows, choose};
 use crate::epilogue::{Epilogue, Finish, Tail};
-use crate::simd::{Simd, unroll};
+use crate::simd::{Simd, ask, unroll};
 
 /// One image, a run of output blocks.
 #[derive(Clone, Copy, Debug)]
@@ -71,9 +73,35 @@ pub(crate) struct PlainRow<'a> {
     /// Pixels of an output plane.
     plane: usize,
     tiles: usize,
+    ahead: Ahead<'a>,
     /// The first pixel in the output planes, and in each output slice.
     pixel: usize,
     at: usize,
+}
+
+/// Lines of the image that the next row of the output reads, and that are asked for while this one is computed.
+#[derive(Clone, Copy, Debug)]
+struct Ahead<'a> {
+    /// The image from the first of them on.
+    image: &'a [f32],
+    /// Elements between channels.
+    channel_stride: usize,
+    /// Elements of all of them in one channel.
+    len: usize,
+}
+
+impl Ahead<'_> {
+    const NOTHING: Self = Ahead { image: &[], channel_stride: 0, len: 0 };
+
+    /// Asks for the share of one of `tiles` tiles.
+    #[inline(never)]
+    fn ask<S: Simd>(&self, simd: S, channels: usize, tile: usize, tiles: usize) {
+        let share = self.len * tile / tiles..self.len * (tile + 1) / tiles;
+        let from = self.image.get(share.start..).unwrap_or(&[]);
+        // where channels lie side by side the first one's lines hold all
+        let rows = if self.channel_stride < self.len { 1 } else { channels };
+        ask(simd, from, self.channel_stride.max(self.len), rows, share.len());
+    }
 }
 
 /// Computes tiles of a fixed number of pixels and output blocks. `out` has one slice per block.
@@ -90,6 +118,10 @@ pub(crate) struct PlainTiles<'a> {
 /// How the lines of an image lie in the scratch.
 #[derive(Clone, Copy, Debug)]
 struct Lines {
+    /// Lines from the first tap row of a window to its last one.
+    window: usize,
+    /// Lines that are kept: those of a window, or of the image where it has fewer.
+    kept: usize,
     /// Columns that are a multiple of so many apart lie one after another: 1 where tiles step over what is between.
     phases: usize,
     /// Elements of a phase; each line has all phases.
@@ -98,19 +130,31 @@ struct Lines {
 
 impl Lines {
     fn of(geometry: &ConvGeometry) -> Self {
-        let &ConvGeometry { kernel, stride, dilation, out_width, .. } = geometry;
+        let &ConvGeometry { in_height, kernel, stride, dilation, out_width, .. } = geometry;
         let phases = if stride[1] > LARGEST_STEP { stride[1] } else { 1 };
         // from the first tap of the first pixel to the last tap of the last one
         let columns = (out_width.max(1) - 1)
             .saturating_mul(stride[1])
             .saturating_add((kernel[1].max(1) - 1).saturating_mul(dilation[1]))
             .saturating_add(1);
-        Self { phases, len: columns.div_ceil(phases) }
+        let window = (kernel[0].max(1) - 1).saturating_mul(dilation[0]).saturating_add(1);
+        let kept = window.min(in_height.max(1));
+        Self { window, kept, phases, len: columns.div_ceil(phases) }
     }
 
     /// Elements of a line.
     fn line(self) -> usize {
         self.phases.saturating_mul(self.len)
+    }
+
+    /// Elements of a channel.
+    fn channel(self) -> usize {
+        self.kept.saturating_mul(self.line())
+    }
+
+    /// Where a line is that is counted from the upper border on.
+    fn start(self, line: usize) -> usize {
+        line % self.kept * self.line()
     }
 
     /// Where the first pixel's tap in this column of the window is.
@@ -125,7 +169,7 @@ const LARGEST_STEP: usize = 2;
 /// How many elements of scratch the kernel wants: the lines under one row of the output, with what is left and right of them.
 /// The largest number there is for sizes that no memory holds.
 pub fn scratch_len(geometry: &ConvGeometry, channels: usize) -> usize {
-    channels.saturating_mul(geometry.kernel[0]).saturating_mul(Lines::of(geometry).line())
+    channels.saturating_mul(Lines::of(geometry).channel())
 }
 
 /// Computes `pixels` of all output blocks in `out`.
@@ -142,14 +186,20 @@ pub(crate) fn run(
     let lines = Lines::of(geometry);
     let step = geometry.stride[1] / lines.phases;
     let mut starts = [0; MAX_TAPS];
-    for (tap, start) in starts[..geometry.taps()].iter_mut().enumerate() {
-        let (tap_y, tap_x) = (tap / geometry.kernel[1], tap % geometry.kernel[1]);
-        *start = tap_y * lines.line() + lines.place(tap_x * geometry.dilation[1]);
-    }
+    let mut copied = 0;
     let most = tiles.rows.len();
+    let last = (pixels.end.max(1) - 1) / width.max(1);
     cut_rows(width, pixels.clone(), |y, columns| {
-        let tap_rows = args.copy(lines, y, scratch);
+        copied = args.copy(lines, y, copied, scratch);
+        let tap_rows = geometry.tap_rows(y);
         let taps = tap_rows.start * geometry.kernel[1]..tap_rows.end * geometry.kernel[1];
+        for (tap_y, starts) in starts.chunks_mut(geometry.kernel[1]).take(geometry.kernel[0]).enumerate() {
+            let line = lines.start(y * geometry.stride[0] + tap_y * geometry.dilation[0]);
+            for (tap_x, start) in starts.iter_mut().enumerate() {
+                *start = line + lines.place(tap_x * geometry.dilation[1]);
+            }
+        }
+        let mut ahead = if y < last { args.ahead(lines, y + 1, copied) } else { Ahead::NOTHING };
         let mut x = columns.start;
         while x < columns.end {
             let (size, tiles_of_size) = choose(tiles.rows[most - 1], columns.end - x);
@@ -160,7 +210,7 @@ pub(crate) fn run(
                 let row = PlainRow {
                     input: &scratch[x * step..],
                     channels: args.channels,
-                    channel_stride: geometry.kernel[0] * lines.line(),
+                    channel_stride: lines.channel(),
                     step,
                     starts: &starts[taps.clone()],
                     weights: &args.weights[block * args.channels * geometry.taps() + taps.start..],
@@ -168,6 +218,7 @@ pub(crate) fn run(
                     tail: args.epilogue.starting_at(block, plane).tail(),
                     plane,
                     tiles: tiles_of_size,
+                    ahead: mem::replace(&mut ahead, Ahead::NOTHING),
                     pixel,
                     at: pixel - pixels.start,
                 };
@@ -191,6 +242,7 @@ pub(crate) fn row<S: Simd, const M: usize, const N: usize>(
 ) {
     for tile in 0..row.tiles {
         let shift = tile * M;
+        row.ahead.ask(simd, row.channels, tile, row.tiles);
         let sums = if row.step == 2 {
             tile_sums::<S, M, N, 2>(simd, row, shift * 2)
         } else {
@@ -239,26 +291,44 @@ fn accumulate<S: Simd, const M: usize, const N: usize, const STEP: usize>(
 }
 
 impl PlainConvArgs<'_> {
-    /// Copies the lines of the image under row `y` of the output; gives the tap rows that are inside.
-    fn copy(&self, lines: Lines, y: usize, scratch: &mut [f32]) -> Range<usize> {
-        let tap_rows = self.geometry.tap_rows(y);
-        let &ConvGeometry { in_width, kernel, stride, dilation, pad_top, pad_left, .. } = &self.geometry;
-        let (step, height) = (lines.phases * self.strides[2], kernel[0]);
+    /// The lines of the image under row `y` of the output, from line `copied` on.
+    #[inline(never)]
+    fn new_lines(&self, lines: Lines, y: usize, copied: usize) -> Range<usize> {
+        let &ConvGeometry { in_height, stride, pad_top, .. } = &self.geometry;
+        let top = y * stride[0];
+        top.saturating_sub(pad_top).max(copied)..(top + lines.window).saturating_sub(pad_top).min(in_height)
+    }
+
+    /// The same, to be asked for.
+    fn ahead(&self, lines: Lines, y: usize, copied: usize) -> Ahead<'_> {
+        let new = self.new_lines(lines, y, copied);
+        let [channel_stride, line, _] = self.strides;
+        Ahead {
+            image: self.input.get(new.start * line..).unwrap_or(&[]),
+            channel_stride,
+            len: new.len() * line,
+        }
+    }
+
+    /// Copies the lines of the image under row `y` of the output, from line `copied` on; gives the line behind them.
+    fn copy(&self, lines: Lines, y: usize, copied: usize, scratch: &mut [f32]) -> usize {
+        let &ConvGeometry { in_width, pad_top, pad_left, .. } = &self.geometry;
+        let step = lines.phases * self.strides[2];
+        let new = self.new_lines(lines, y, copied);
         for phase in 0..lines.phases {
             // elements of this phase before a column that is counted from the left border on
             let before = |column: usize| column.saturating_sub(phase).div_ceil(lines.phases).min(lines.len);
             let inside = before(pad_left)..before(in_width + pad_left).max(before(pad_left));
             let first = if inside.is_empty() { 0 } else { inside.start * lines.phases + phase - pad_left };
             for channel in 0..self.channels {
-                for tap_y in tap_rows.clone() {
-                    let line = y * stride[0] + tap_y * dilation[0] - pad_top;
+                for line in new.clone() {
                     let from = channel * self.strides[0] + line * self.strides[1] + first * self.strides[2];
-                    let to = (channel * height + tap_y) * lines.line() + phase * lines.len;
+                    let to = channel * lines.channel() + lines.start(line + pad_top) + phase * lines.len;
                     copy_line(&self.input[from..], step, inside.clone(), &mut scratch[to..][..lines.len]);
                 }
             }
         }
-        tap_rows
+        new.end.max(copied)
     }
 
     /// What the algorithm relies on; gives the number of output blocks.

@@ -25,6 +25,7 @@ use crate::conv::ConvArgs;
 use crate::epilogue::Finish;
 use crate::{Block, LANES};
 
+pub(crate) mod batch;
 pub(crate) mod input;
 mod maps;
 pub(crate) mod multiply;
@@ -35,7 +36,8 @@ mod sizes;
 pub(crate) mod transform;
 pub(crate) mod weights;
 
-use input::{Batch, InputFn};
+use batch::{Batch, asks};
+use input::InputFn;
 use multiply::{MultiplyFn, Next, Product};
 use output::{Output, OutputFn};
 use plain::PlainWeights;
@@ -185,7 +187,8 @@ impl Winograd {
         let work = Work { reads, blocks, across, tiles, count, unit: 1 };
         self.each_block(args, &work, scratch, &mut |sums| {
             let &Sums { batch, block, m, stride } = sums;
-            let output = Output { batch, stride, tail, block, start: pixels.start };
+            let asks = asks(blocks * geometry.out_pixels(), reads.groups.spread);
+            let output = Output { batch, stride, tail, block, start: pixels.start, asks };
             (self.output)(&output, m, &mut *out[block]);
             // the rows that this batch has completed
             let row_of = |tile: usize| (tile / across * tile_row).min(pixels.end);
@@ -218,7 +221,8 @@ impl Winograd {
                 let begin = |index: usize| tiles.start + units * index / batches * unit;
                 let (first, count) = (begin(index), begin(index + 1) - begin(index));
                 let (geometry, size) = (&args.geometry, self.tile.output);
-                let batch = Batch { geometry, size, across: *across, first, count, together: count };
+                let asks = asks(args.input.len(), groups.spread);
+                let batch = Batch { geometry, size, across: *across, first, count, together: count, asks };
                 let (v_stride, m_stride) = ((in_blocks * count) | 1, (group * count) | 1);
                 let (v, m) = scratch.split_at_mut(self.tile.positions() * v_stride);
                 (self.input)(&batch, input, v, v_stride);

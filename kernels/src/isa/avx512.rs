@@ -10,7 +10,7 @@ use crate::conv::direct::{self, Row, Tiles, dense};
 use crate::conv::grouped::{self, GroupedArgs, Parts, Row as GroupedRow, grouped_direct, grouped_tiles};
 use crate::conv::plain_image::{self, PlainConvArgs, PlainRow, PlainTiles};
 use crate::conv::tiling::tiles;
-use crate::conv::winograd::input::Batch;
+use crate::conv::winograd::batch::Batch;
 use crate::conv::winograd::multiply::{Column, Product, registers};
 use crate::conv::winograd::output::Output;
 use crate::conv::winograd::plain::{Joined, with_joined};

@@ -11,7 +11,7 @@ use crate::conv::few_outputs;
 use crate::conv::grouped::{self, GroupedArgs, Parts, Row as GroupedRow, grouped_direct, grouped_tiles};
 use crate::conv::plain_image::{self, PlainConvArgs, PlainRow, PlainTiles};
 use crate::conv::tiling::tiles;
-use crate::conv::winograd::input::Batch;
+use crate::conv::winograd::batch::Batch;
 use crate::conv::winograd::multiply::{Column, Product, registers};
 use crate::conv::winograd::output::Output;
 use crate::conv::winograd::transform::Domain;

@@ -226,7 +226,7 @@ macro_rules! scalar_table {
         use crate::layout::{self, PackArgs, UnpackArgs};
         use crate::plain::pool::PlainPoolArgs;
         use crate::plain::{PlainGlobalArgs, PlainScaleArgs, elements};
-        use crate::conv::winograd::input::Batch;
+        use crate::conv::winograd::batch::Batch;
         use crate::conv::winograd::multiply::{Column, Product, registers};
         use crate::conv::winograd::output::Output;
         use crate::conv::winograd::transform::Domain;

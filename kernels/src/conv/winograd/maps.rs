@@ -3,7 +3,7 @@
 
 use core::ops::Range;
 
-use super::input::Batch;
+use super::batch::{Batch, asks};
 use super::output::Output;
 use super::{GROUP, Room, WeightForm, Winograd};
 use crate::conv::ConvArgs;
@@ -53,8 +53,10 @@ impl Winograd {
                 self.products((form, LANES), layer, block, group, &mut room);
                 self.each_map(maps, &now, |map, batch, at| {
                     let (tail, plane) = (maps[map].epilogue.tail(), maps[map].geometry.out_pixels());
+                    let asks = asks(out[map].len(), LANES);
                     for j in 0..group {
-                        let output = Output { batch, stride: m_stride, tail, block: block + j, start: 0 };
+                        let output =
+                            Output { batch, stride: m_stride, tail, block: block + j, start: 0, asks };
                         let out = &mut out[map][(block + j) * plane..][..plane];
                         (self.output)(&output, &room.m[j * count + at..], out);
                     }
@@ -94,6 +96,7 @@ impl Winograd {
                     first: own.start - before,
                     count: own.len(),
                     together: now.len(),
+                    asks: asks(args.input.len(), LANES),
                 };
                 visit(map, batch, own.start - now.start);
             }

@@ -1,10 +1,13 @@
 //! The output transform: the sums of a tile to M x M pixels, bias, residual and activation at once.
 
 use crate::Block;
-use crate::conv::winograd::input::Batch;
+use crate::conv::winograd::batch::{Batch, Planes};
 use crate::conv::winograd::transform::{self, Domain};
 use crate::epilogue::Tail;
 use crate::simd::{Simd, unroll};
+
+/// Pixels are asked for so many tiles ahead.
+const AHEAD: usize = 2;
 
 /// What an [`OutputFn`] takes.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +20,8 @@ pub(crate) struct Output<'a> {
     pub(crate) block: usize,
     /// The pixel that the output slice starts with.
     pub(crate) start: usize,
+    /// Whether pixels are asked for ahead, since the map is large.
+    pub(crate) asks: bool,
 }
 
 /// Transforms one batch of one output block: `m` is `[xi][tile]`, `out` the pixels of the block from `start` on.
@@ -33,14 +38,18 @@ pub(crate) fn transform<S: Simd, const T: usize, const M: usize>(
     m: &[Block],
     out: &mut [Block],
 ) {
-    let Output { batch, stride, tail, block, start } = *args;
+    let Output { batch, stride, tail, block, start, asks } = *args;
     let size = domain.size;
     assert!(size <= T && outputs <= M, "room for the tile");
     let (height, width) = (batch.geometry.out_height, batch.geometry.out_width);
     let bias = simd.load(tail.bias(block));
-    let (mut row, mut column) = batch.start();
     let mut half = [[simd.splat(0.0); T]; M];
+    let planes = Planes { plane: height * width, width, step: outputs };
     for tile in 0..batch.count {
+        let (row, column) = batch.place(tile);
+        if asks && tile + AHEAD < batch.count {
+            batch.ask(simd, tile + AHEAD, &planes, out, start);
+        }
         for c in 0..size {
             let mut values = [simd.splat(0.0); T];
             unroll!(r < size of T, { values[r] = simd.load(&m[(r * size + c) * stride + tile]) });
@@ -66,10 +75,6 @@ pub(crate) fn transform<S: Simd, const T: usize, const M: usize>(
                     simd.store(&mut out[x], Tail::apply(simd, values[x], tail.constants(simd)));
                 }
             });
-        }
-        column += 1;
-        if column == batch.across {
-            (row, column) = (row + 1, 0);
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use core::ops::Range;
 
-use super::input::Batch;
+use super::batch::Batch;
 use super::output::Output;
 use super::{Reads, Sums, Winograd, Work};
 use crate::Block;
@@ -139,10 +139,14 @@ impl Winograd {
         let [rows, columns] = [extent(&part.rows, height), extent(&part.columns, width)];
         let map = ConvGeometry { out_height: rows, out_width: columns, ..args.geometry };
         let (across, count) = (part.columns.len(), part.rows.len() * part.columns.len());
-        let batch = Batch { geometry: &map, size, across, first: 0, count, together: count };
+        let batch = Batch { geometry: &map, size, across, first: 0, count, together: count, asks: false };
         let (tail, block) = (args.epilogue.tail(), sums.block);
         let strip = &mut strip[..rows * columns];
-        (self.output)(&Output { batch, stride: sums.stride, tail, block, start: 0 }, sums.m, strip);
+        (self.output)(
+            &Output { batch, stride: sums.stride, tail, block, start: 0, asks: false },
+            sums.m,
+            strip,
+        );
         if args.epilogue.has_rest() {
             (self.finish)(&args.epilogue.rest(block, strip.len(), 0, strip.len()), strip, None);
         }
