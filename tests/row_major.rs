@@ -327,3 +327,29 @@ fn a_map_in_blocks_stays_there() {
     assert!(found.iter().all(|(_, algorithm)| algorithm != "row-major"), "{found:?}");
     assert_eq!(found.iter().filter(|(op, _)| op == "pack").count(), 1, "{found:?}");
 }
+
+/// The fragments of a map for dilated layers are copied from blocks: one step packs the map.
+#[test]
+fn a_map_that_is_taken_apart_is_packed_once() {
+    let graph = graph([2, 24, 37, 40], |graph, x, _| {
+        let (weights, bias) =
+            (constant(graph, &mut Seed(5), &[32, 24, 3, 3]), constant(graph, &mut Seed(6), &[32]));
+        let conv = Conv {
+            kernel: [3; 2],
+            stride: [1; 2],
+            dilation: [3, 2],
+            pads: Pads { top: 3, left: 2, bottom: 3, right: 2 },
+            groups: 1,
+            before: Activation::Identity,
+            residual: false,
+            after: Activation::Identity,
+        };
+        add(graph, Op::Conv(conv), vec![x, weights, bias])
+    });
+    let model = plan(&graph, &options(1, Io::Plain));
+    let found = steps(&model);
+    let count = |name: &str| found.iter().filter(|(op, _)| op == name).count();
+    assert_eq!((count("pack"), count("unpack"), count("copy")), (1, 1, 12), "{found:?}");
+    let inputs: Vec<Tensor> = graph.inputs.iter().map(|&id| tensor(&mut Seed(7), graph.shape(id))).collect();
+    check(&graph, &inputs, &[1], "fragments");
+}

@@ -1,5 +1,7 @@
 //! Fragments: maps of every so many pixels, cut out of a map, pooled into, and put together again.
 
+use sinew_kernels::LANES;
+
 use super::{Builder, strided};
 use crate::error::Result;
 use crate::graph::{Graph, Node, Op, Pool, ValueId};
@@ -13,6 +15,15 @@ pub(super) fn takes_pixels(graph: &Graph, node: &Node) -> bool {
     let Op::Slice { step, size, .. } = &node.op else { return false };
     let own = graph.shape(node.inputs[0]);
     own.len() == 4 && size[..2] == own[..2] && step[..2] == [1, 1]
+}
+
+/// Whether a slice takes every so many pixels of a whole map with enough channels to fill a block: such maps are packed once, and
+/// their fragments copied block by block.
+pub(super) fn takes_fragment(graph: &Graph, node: &Node) -> bool {
+    let Op::Slice { start, step, size } = &node.op else { return false };
+    let own = graph.shape(node.inputs[0]);
+    let whole = |d: usize| start[d] < step[d] && size[d] == (own[d] - start[d]).div_ceil(step[d]);
+    takes_pixels(graph, node) && own[1] >= LANES && step[2..] != [1, 1] && whole(2) && whole(3)
 }
 
 /// Blocks between planes, rows and pixels, of pixels that are `steps` apart.

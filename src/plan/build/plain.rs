@@ -333,6 +333,9 @@ impl<'g> Builder<'g> {
     ) -> Result<()> {
         let id = node.inputs[0];
         let own = self.graph.shape(id).to_vec();
+        if super::fragments::takes_fragment(self.graph, node) {
+            self.blocks_of(id)?;
+        }
         if let (Some(view), true) = (self.blocked[id.0].clone(), takes_channels(self.graph, node)) {
             let layout = Blocked { parts: vec![size[1]], ..view.layout.clone() };
             if view.layout.is_contiguous() && start[1].is_multiple_of(LANES) {
