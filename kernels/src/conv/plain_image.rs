@@ -296,7 +296,8 @@ impl PlainConvArgs<'_> {
     fn new_lines(&self, lines: Lines, y: usize, copied: usize) -> Range<usize> {
         let &ConvGeometry { in_height, stride, pad_top, .. } = &self.geometry;
         let top = y * stride[0];
-        top.saturating_sub(pad_top).max(copied)..(top + lines.window).saturating_sub(pad_top).min(in_height)
+        let end = top.saturating_add(lines.window).saturating_sub(pad_top).min(in_height);
+        top.saturating_sub(pad_top).max(copied)..end
     }
 
     /// The same, to be asked for.

@@ -22,7 +22,7 @@ pub(super) fn takes_pixels(graph: &Graph, node: &Node) -> bool {
 pub(super) fn takes_fragment(graph: &Graph, node: &Node) -> bool {
     let Op::Slice { start, step, size } = &node.op else { return false };
     let own = graph.shape(node.inputs[0]);
-    let whole = |d: usize| start[d] < step[d] && size[d] == (own[d] - start[d]).div_ceil(step[d]);
+    let whole = |d: usize| start[d] < step[d] && size[d] == own[d].saturating_sub(start[d]).div_ceil(step[d]);
     takes_pixels(graph, node) && own[1] >= LANES && step[2..] != [1, 1] && whole(2) && whole(3)
 }
 

@@ -74,8 +74,8 @@ impl Batch<'_> {
         Runs { batch: self, index: 0 }
     }
 
-    /// Asks for the pixels that a tile has in a map, `step` rows and columns of those from `start` on that `map` begins with. Behind the last tile of the
-    /// batch comes the first one in the next plane.
+    /// Asks for the pixels of a tile: `step` rows and columns from its first one on, in a map that begins with pixel `start`. Behind the
+    /// last tile of the batch comes the first one in the next plane.
     #[inline(never)]
     pub(crate) fn ask<S: Simd>(&self, simd: S, index: usize, planes: &Planes, map: &[Block], start: usize) {
         let &Planes { plane, width, step } = planes;
