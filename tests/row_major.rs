@@ -99,21 +99,26 @@ fn batch_norm(graph: &mut Graph, choices: &mut impl Choices, x: ValueId) -> Opti
     add(graph, Op::BatchNorm { epsilon: 1e-5 }, [vec![x], statistics, vec![variance]].concat())
 }
 
-fn convolution(graph: &mut Graph, choices: &mut impl Choices, x: ValueId) -> Option<ValueId> {
-    let (inputs, outputs) = (graph.shape(x)[1], 1 + choices.pick(20));
-    let (weights, bias) =
-        (constant(graph, choices, &[outputs, inputs, 3, 3]), constant(graph, choices, &[outputs]));
-    let conv = Conv {
+/// A convolution with a 3x3 window that keeps the size of its map.
+fn window(dilation: [usize; 2]) -> Op {
+    let [down, across] = dilation;
+    Op::Conv(Conv {
         kernel: [3; 2],
         stride: [1; 2],
-        dilation: [1; 2],
-        pads: Pads { top: 1, left: 1, bottom: 1, right: 1 },
+        dilation,
+        pads: Pads { top: down, left: across, bottom: down, right: across },
         groups: 1,
         before: Activation::Identity,
         residual: false,
         after: Activation::Identity,
-    };
-    add(graph, Op::Conv(conv), vec![x, weights, bias])
+    })
+}
+
+fn convolution(graph: &mut Graph, choices: &mut impl Choices, x: ValueId) -> Option<ValueId> {
+    let (inputs, outputs) = (graph.shape(x)[1], 1 + choices.pick(20));
+    let (weights, bias) =
+        (constant(graph, choices, &[outputs, inputs, 3, 3]), constant(graph, choices, &[outputs]));
+    add(graph, window([1; 2]), vec![x, weights, bias])
 }
 
 /// One node, or a few that belong together, on a random value.
@@ -334,17 +339,7 @@ fn a_map_that_is_taken_apart_is_packed_once() {
     let graph = graph([2, 24, 37, 40], |graph, x, _| {
         let (weights, bias) =
             (constant(graph, &mut Seed(5), &[32, 24, 3, 3]), constant(graph, &mut Seed(6), &[32]));
-        let conv = Conv {
-            kernel: [3; 2],
-            stride: [1; 2],
-            dilation: [3, 2],
-            pads: Pads { top: 3, left: 2, bottom: 3, right: 2 },
-            groups: 1,
-            before: Activation::Identity,
-            residual: false,
-            after: Activation::Identity,
-        };
-        add(graph, Op::Conv(conv), vec![x, weights, bias])
+        add(graph, window([3, 2]), vec![x, weights, bias])
     });
     let model = plan(&graph, &options(1, Io::Plain));
     let found = steps(&model);
