@@ -9,7 +9,7 @@ mod random_graph;
 use std::sync::Arc;
 
 use random_graph::{Choices, Seed, random_graph};
-use sinew::graph::{Conv, Excite, Graph, Op};
+use sinew::graph::{Conv, Excite, Graph, Op, Pads};
 use sinew::optimize::{PASSES, optimize};
 use sinew::plan::file::LoadOptions;
 use sinew::plan::{Family, Io, PlanOptions, Shortcut, Strassen, WeightType, Winograd};
@@ -293,24 +293,25 @@ fn a_forged_file_with_nothing_changed_is_accepted() {
     assert!(forged(&file, |_| ()) == file);
 }
 
-/// Layers for Strassen's algorithm, one of them with a stride, which random graphs are too small for.
-fn pixel_layers(choices: &mut impl Choices) -> Graph {
+/// Convolutions one after the other, each with these weights and this stride.
+fn layers(choices: &mut impl Choices, shape: [usize; 4], layers: [([usize; 4], usize); 2]) -> Graph {
     let mut graph = Graph::default();
-    let x = graph.add_value("x", vec![1, 32, 5, 7], sinew::DType::F32);
+    let x = graph.add_value("x", shape.to_vec(), sinew::DType::F32);
     graph.inputs.push(x);
     let mut y = x;
-    for (channels, stride) in [(32, 1), (64, 2)] {
+    for (weights, stride) in layers {
+        let [outputs, channels, height, width] = weights;
         let mut constant = |name: &str, shape: Vec<usize>| {
             let numbers = (0..shape.iter().product()).map(|_| choices.number()).collect();
             graph.add_constant(name, Tensor::f32(shape, numbers).expect("as many numbers"))
         };
-        let operands = vec![y, constant("w", vec![64, channels, 1, 1]), constant("b", vec![64])];
+        let operands = vec![y, constant("w", weights.to_vec()), constant("b", vec![outputs])];
         let conv = Conv {
-            kernel: [1; 2],
+            kernel: [height, width],
             stride: [stride; 2],
             dilation: [1; 2],
-            pads: Default::default(),
-            groups: 1,
+            pads: Pads { top: height / 2, left: width / 2, bottom: height / 2, right: width / 2 },
+            groups: graph.shape(y)[1] / channels,
             before: Activation::Identity,
             residual: false,
             after: Activation::Relu,
@@ -334,8 +335,15 @@ fn forged_plans_never_panic() {
     let (mut refused, mut ran) = (0, 0);
     for seed in 0..cases {
         let mut choices = Seed(seed);
-        let of_pixels = seed % 8 == 7;
-        let graph = if of_pixels { pixel_layers(&mut choices) } else { random_graph(&mut choices, 6) };
+        // What random graphs are too small for, or have no more than by chance.
+        let (of_pixels, depthwise) = (seed % 8 == 7, seed % 8 == 3);
+        let graph = if of_pixels {
+            layers(&mut choices, [1, 32, 5, 7], [([64, 32, 1, 1], 1), ([64, 64, 1, 1], 2)])
+        } else if depthwise {
+            layers(&mut choices, [2, 3, 9, 35], [([3, 1, 5, 5], 2), ([3, 1, 3, 3], 1)])
+        } else {
+            random_graph(&mut choices, 6)
+        };
         let mut options = variants()[choices.pick(6)].clone();
         if of_pixels {
             let weights = [WeightType::F32, WeightType::F16][choices.pick(2)];
@@ -344,8 +352,9 @@ fn forged_plans_never_panic() {
             options = Options { plan, ..options };
         }
         let (model, file) = compile(&graph, &options);
-        let strassen = model.plan().steps.iter().any(|step| step.algorithm == "strassen");
-        assert!(!of_pixels || strassen, "layers of pixels");
+        let has = |algorithm: &str| model.plan().steps.iter().any(|step| step.algorithm == algorithm);
+        assert!(!of_pixels || has("strassen"), "layers of pixels");
+        assert!(!depthwise || options.plan.io == Io::Blocked || has("row-major"), "layers on row-major maps");
         for _ in 0..60 {
             let forged = forged(&file, |body| {
                 for _ in 0..=choices.pick(3) {

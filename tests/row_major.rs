@@ -114,6 +114,33 @@ fn window(dilation: [usize; 2]) -> Op {
     })
 }
 
+/// A filter of its own for each channel.
+fn depthwise(
+    graph: &mut Graph,
+    choices: &mut impl Choices,
+    x: ValueId,
+    kernel: usize,
+    stride: usize,
+    after: Activation,
+) -> Option<ValueId> {
+    let channels = graph.shape(x)[1];
+    let weights = constant(graph, choices, &[channels, 1, kernel, kernel]);
+    let bias = constant(graph, choices, &[channels]);
+    let mut pad = || choices.pick(kernel);
+    let pads = Pads { top: pad(), left: pad(), bottom: pad(), right: pad() };
+    let op = Op::Conv(Conv {
+        kernel: [kernel; 2],
+        stride: [stride; 2],
+        dilation: [1; 2],
+        pads,
+        groups: channels,
+        before: Activation::Identity,
+        residual: false,
+        after,
+    });
+    add(graph, op, vec![x, weights, bias])
+}
+
 fn convolution(graph: &mut Graph, choices: &mut impl Choices, x: ValueId) -> Option<ValueId> {
     let (inputs, outputs) = (graph.shape(x)[1], 1 + choices.pick(20));
     let (weights, bias) =
@@ -127,7 +154,7 @@ fn node(graph: &mut Graph, choices: &mut impl Choices, values: &[ValueId]) -> Op
     let shape = graph.shape(x).to_vec();
     let same: Vec<ValueId> = values.iter().copied().filter(|&id| graph.shape(id) == shape).collect();
     let other = same[choices.pick(same.len())];
-    match choices.pick(12) {
+    match choices.pick(14) {
         0..=2 => {
             let pool = random_pool(choices);
             add(graph, pool, vec![x])
@@ -147,7 +174,12 @@ fn node(graph: &mut Graph, choices: &mut impl Choices, values: &[ValueId]) -> Op
             scaled(graph, x, residual, after)
         }
         // An input of fewer channels it would read as a plain image, which sums up in another order.
-        8 if shape[1] > 4 || !graph.inputs.contains(&x) => convolution(graph, choices, x),
+        8 | 9 => {
+            let (kernel, stride) = ([3, 5][choices.pick(2)], 1 + choices.pick(2));
+            let after = activation(choices);
+            depthwise(graph, choices, x, kernel, stride, after)
+        }
+        10 if shape[1] > 4 || !graph.inputs.contains(&x) => convolution(graph, choices, x),
         _ => {
             let op =
                 [BinaryOp::Add, BinaryOp::Sub, BinaryOp::Mul, BinaryOp::Max, BinaryOp::Min][choices.pick(5)];
@@ -270,6 +302,13 @@ fn without_blocks() -> Vec<(&'static str, Graph)> {
     vec![
         ("max pool 3x3 / 2", graph(SHAPE, |graph, x, _| add(graph, max_pool(3, 2, 1), vec![x]))),
         ("max pool 2x2", graph(SHAPE, |graph, x, _| add(graph, max_pool(2, 1, 0), vec![x]))),
+        (
+            "depthwise 5x5 / 2, 3x3",
+            graph(SHAPE, |graph, x, _| {
+                let y = depthwise(graph, &mut Seed(4), x, 5, 2, Activation::HardSwish)?;
+                depthwise(graph, &mut Seed(5), y, 3, 1, Activation::Relu)
+            }),
+        ),
         ("gate, residual and ReLU", graph(SHAPE, |graph, x, r| scaled(graph, x, Some(r), Activation::Relu))),
         ("gate and sigmoid", graph(SHAPE, |graph, x, _| scaled(graph, x, None, Activation::Sigmoid))),
         (

@@ -29,6 +29,7 @@ use crate::conv::winograd::Winograd;
 use crate::depthwise::DepthwiseFn;
 use crate::elementwise::{ActivateFn, ActivateInPlaceFn, BinaryFn, MaxMinFn, ScaleFn};
 use crate::layout::{PackFn, UnpackFn};
+use crate::plain::depthwise::PlainDepthwiseFn;
 use crate::plain::pool::PlainPoolFn;
 use crate::plain::{PlainGlobalFn, PlainScaleFn};
 use crate::pool::{GlobalPoolFn, PoolFn};
@@ -145,6 +146,8 @@ pub struct Kernels {
     pub maxmin_pool: Kernel<PoolFn>,
     /// Largest or mean of a plane.
     pub global_pool: Kernel<GlobalPoolFn>,
+    /// Convolution of each row-major plane by itself.
+    pub plain_depthwise: Kernel<PlainDepthwiseFn>,
     /// Largest or mean of windows of row-major planes.
     pub plain_pool: Kernel<PlainPoolFn>,
     /// Largest or mean of row-major planes.

@@ -12,6 +12,7 @@
 //! Planes are cut into blocks of 16; the last block of a row or plane overlaps the one before it, which stores some
 //! results twice. What is shorter than a block goes through a padded one.
 
+pub mod depthwise;
 pub(crate) mod elements;
 pub mod pool;
 

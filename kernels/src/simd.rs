@@ -27,6 +27,15 @@ pub unsafe trait Simd: Copy {
     fn splat(self, x: f32) -> Self::Vector;
     /// The block in memory.
     fn load(self, from: &Block) -> Self::Vector;
+    /// 16 neighbours of a row, zero for those outside it.
+    #[inline(always)]
+    fn load_inside(self, row: &[f32], inside: Inside) -> Self::Vector {
+        let row = inside.row(row);
+        match row.get(inside.at..).and_then(|row| row.first_chunk()) {
+            Some(block) => self.load(block),
+            None => self.load(&inside.with_zeros(row)),
+        }
+    }
     /// Stores all lanes of the vector.
     fn store(self, to: &mut Block, v: Self::Vector);
     /// `a + b`.
@@ -185,6 +194,50 @@ macro_rules! by_register {
 }
 #[allow(unused_imports, reason = "used by each instruction set with several registers to a block")]
 pub(crate) use by_register;
+
+/// 16 neighbours of a row, not all of which need be elements: known before a loop over rows of one length.
+#[derive(Clone, Copy, Debug)]
+pub struct Inside {
+    len: usize,
+    at: usize,
+    lanes: u16,
+}
+
+impl Inside {
+    /// Elements `at` to `at + 15` of rows of `len`; `at` may have wrapped to below zero.
+    #[inline(always)]
+    pub(crate) fn of(len: usize, at: usize) -> Self {
+        let before = if at > usize::MAX - LANES { at.wrapping_neg() } else { 0 };
+        let end = if before > 0 { before.saturating_add(len) } else { len.saturating_sub(at) };
+        Self { len, at, lanes: ((u32::MAX << before) & !(u32::MAX << end.min(LANES))) as u16 }
+    }
+
+    /// A row of that length.
+    #[inline(always)]
+    fn row(self, row: &[f32]) -> &[f32] {
+        assert!(row.len() == self.len, "a row of another length");
+        row
+    }
+
+    /// What [`Simd::load_inside`] loads.
+    #[inline(never)]
+    fn with_zeros(self, row: &[f32]) -> Block {
+        let mut block = [0.0; LANES];
+        if self.lanes > 0 {
+            let lanes = self.lanes.trailing_zeros() as usize..LANES - self.lanes.leading_zeros() as usize;
+            let from = self.at.wrapping_add(lanes.start);
+            block[lanes.clone()].copy_from_slice(&row[from..from + lanes.len()]);
+        }
+        block
+    }
+
+    /// Where lane 0 would be, and the lanes that are elements of the row.
+    #[allow(dead_code, reason = "for instruction sets that load some lanes")]
+    #[inline(always)]
+    pub(crate) fn lanes(self, row: &[f32]) -> (*const f32, u16) {
+        (self.row(row).as_ptr().wrapping_add(self.at), self.lanes)
+    }
+}
 
 /// Asks for `len` elements of each of some rows that are `stride` apart; what lies behind `from` is left out. A function of its own, so
 /// that it takes no registers from the code that asks.

@@ -8,8 +8,11 @@ mod support {
 use proptest::prelude::*;
 use sinew_kernels::activation::Activation;
 use sinew_kernels::conv::ConvGeometry;
+use sinew_kernels::depthwise::DepthwiseArgs;
 use sinew_kernels::elementwise::{Addend, ScaleArgs};
+use sinew_kernels::epilogue::Epilogue;
 use sinew_kernels::isa::Kernels;
+use sinew_kernels::plain::depthwise::{self, PlainDepthwiseArgs};
 use sinew_kernels::plain::pool::{PlainPoolArgs, supports};
 use sinew_kernels::plain::{PlainAddend, PlainGlobalArgs, PlainScaleArgs};
 use sinew_kernels::pool::{PoolArgs, PoolKind};
@@ -189,6 +192,65 @@ proptest! {
             for range in [0..all, range.clone()] {
                 let got = guarded(name, range.len(), |out| (table.plain_scale.run)(&args, range.start, out));
                 prop_assert_eq!(bits(&got), &want[range], "{}", name);
+            }
+        }
+    }
+
+    #[test]
+    fn a_plain_depthwise_convolution_is_the_one_on_blocks(
+        kernel in prop_oneof![Just(3usize), Just(5usize)], stride in 1..=2usize,
+        in_height in prop_oneof![3 => 1..20usize, 1 => 20..60usize],
+        in_width in prop_oneof![3 => 5..50usize, 1 => 100..300usize],
+        pads in (0..6usize, 0..5usize, 0..6usize, 0..6usize), images in 1..3usize, channels in 1..4usize,
+        after in 0..5usize, cut in (0.0..1.0f64, 0.0..1.0f64), seed: u64, special: bool,
+    ) {
+        let (pad_top, pad_left, bottom, right) = pads;
+        let out = |covered: usize| covered.saturating_sub(kernel) / stride + 1;
+        let g = ConvGeometry {
+            in_height,
+            in_width,
+            out_height: out(pad_top + in_height + bottom),
+            out_width: out(pad_left + in_width + right),
+            kernel: [kernel; 2],
+            stride: [stride; 2],
+            dilation: [1; 2],
+            pad_top,
+            pad_left,
+        };
+        prop_assume!(depthwise::supports(&g));
+        let after = activation(after);
+        let mut numbers = Numbers::new(seed);
+        let input = numbers.plain(images * channels * g.in_pixels(), special);
+        let weights = numbers.plain(channels * g.taps(), special && seed.is_multiple_of(2));
+        let bias = numbers.plain(channels, false);
+        let mut want = Vec::new();
+        for image in input.chunks(channels * g.in_pixels()) {
+            let mut out = vec![[0f32; LANES]; g.out_pixels()];
+            let epilogue = Epilogue {
+                bias: &blocks(&bias, 1),
+                scale: None,
+                before: Activation::Identity,
+                residual: None,
+                residual_scale: None,
+                after,
+                max_min: false,
+            };
+            let (input, weights) = (blocks(image, g.in_pixels()), blocks(&weights, g.taps()));
+            let args = DepthwiseArgs { geometry: g, input: &input, weights: &weights, epilogue };
+            (scalar().depthwise.run)(&args, 0..g.out_pixels(), &mut [&mut out]);
+            want.extend(plain_bits(&out, channels));
+        }
+        let all = images * channels * g.out_height;
+        let rows = part(all, cut);
+        for table in tables() {
+            let name = table.plain_depthwise.name;
+            let args =
+                PlainDepthwiseArgs { geometry: g, channels, input: &input, weights: &weights, bias: &bias, after };
+            for rows in [0..all, rows.clone()] {
+                let got = guarded(name, rows.len() * g.out_width, |out| {
+                    (table.plain_depthwise.run)(&args, rows.clone(), out);
+                });
+                prop_assert_eq!(bits(&got), &want[rows.start * g.out_width..rows.end * g.out_width], "{}", name);
             }
         }
     }

@@ -5,6 +5,7 @@ use std::slice::from_ref;
 
 use sinew_kernels::activation::Activation;
 use sinew_kernels::elementwise::{BinaryArgs, Operand};
+use sinew_kernels::plain::depthwise::PlainDepthwiseArgs;
 use sinew_kernels::plain::pool::PlainPoolArgs;
 use sinew_kernels::plain::{PlainAddend, PlainGlobalArgs, PlainScaleArgs};
 use sinew_kernels::{Block, LANES};
@@ -49,6 +50,19 @@ impl Run<'_, '_, '_> {
                 let rows = to.len() / geometry.out_width;
                 for_each_run(step.cut, to, rows, &|row| row * geometry.out_width, &|rows, out| {
                     (kernels.plain_pool.run)(&args, rows, out);
+                });
+            }
+            PlainOp::Depthwise { geometry, weights, bias, after } => {
+                let plan = self.plan;
+                let numbers = |range: &Range<usize>| bytemuck::cast_slice(&plan.weights[range.clone()]);
+                let (weights, bias) = (numbers(weights), numbers(bias));
+                let Operands { from, to, .. } = self.plain_operands(work, 0);
+                let (geometry, channels) = (*geometry, work.shape[1]);
+                let args =
+                    PlainDepthwiseArgs { geometry, channels, input: from, weights, bias, after: *after };
+                let rows = to.len() / geometry.out_width;
+                for_each_run(step.cut, to, rows, &|row| row * geometry.out_width, &|rows, out| {
+                    (kernels.plain_depthwise.run)(&args, rows, out);
                 });
             }
             PlainOp::Unary(function) => {
@@ -135,7 +149,7 @@ impl Run<'_, '_, '_> {
             }
         }
         let own = match work.op {
-            PlainOp::Pool(_) | PlainOp::Unary(_) => 0..work.from.len,
+            PlainOp::Pool(_) | PlainOp::Depthwise { .. } | PlainOp::Unary(_) => 0..work.from.len,
             PlainOp::Binary { .. } | PlainOp::Scale { .. } => {
                 index * work.image()..(index + 1) * work.image()
             }

@@ -22,9 +22,12 @@ use crate::depthwise::{self, DepthwiseArgs, Strip, strips};
 use crate::elementwise;
 use crate::epilogue::{self, Rest};
 use crate::isa::{Isa, Kernels, avx2, entry_points, kernel};
+use crate::plain::depthwise::{
+    self as plain_depthwise, PlainDepthwiseArgs, Strip as PlainStrip, plain_strips,
+};
 use crate::plain::pool::{self, PlainPoolArgs};
 use crate::probe::{self, ProbeKernel};
-use crate::simd::{Simd, simd_ops};
+use crate::simd::{Inside, Simd, simd_ops};
 use crate::{Block, LANES};
 
 #[derive(Clone, Copy)]
@@ -137,6 +140,13 @@ unsafe impl Simd for Avx512 {
         prefetch(at: &Block) = _mm_prefetch::<_MM_HINT_T0>(at.as_ptr().cast());
     }
 
+    #[inline(always)]
+    fn load_inside(self, row: &[f32], inside: Inside) -> __m512 {
+        let (start, lanes) = inside.lanes(row);
+        // SAFETY: holding `self` proves the features; lanes that are no elements of the row are not loaded.
+        unsafe { _mm512_maskz_loadu_ps(lanes, start) }
+    }
+
     /// `vpermilps` permutes the lanes of a quarter. Of 8, quarters are doubled first: one permutation of all lanes (`vpermps`) would
     /// do, but one at a time, and a doubled block serves four lanes.
     #[inline(always)]
@@ -176,6 +186,11 @@ entry_points! {
     direct_avx512[M, N](row: &Row<'_>, places: &[u32], out: &mut [&mut [Block]]) = direct::row::<_, M, N, LANES>;
     pointwise_avx512[M, N](row: &Row<'_>, places: &[u32], out: &mut [&mut [Block]]) = direct::pointwise_row::<_, M, N>;
     strassen_sum_avx512(first: &[Block], second: &[Block], half: usize, sums: &mut [&mut [Block]; 4]) = strassen::sum;
+    plain_strip_avx512[K, STRIDE, LIVE](strip: &PlainStrip<'_>, out: &mut [f32]) =
+        plain_depthwise::strip::<_, K, STRIDE, LIVE>;
+    plain_depthwise_avx512(args: &PlainDepthwiseArgs<'_>, rows: Range<usize>, out: &mut [f32]) = |simd, args, rows, out| {
+        plain_depthwise::run(simd, &plain_strips!(plain_strip_avx512, activate_in_place_avx512), args, rows, out)
+    };
     plain_pool_avx512(args: &PlainPoolArgs<'_>, rows: Range<usize>, out: &mut [f32]) =
         |simd, args, rows: Range<usize>, out: &mut [f32]| {
             if !pool::pool_in_registers(simd, args, rows.clone(), &mut *out) {
@@ -369,6 +384,7 @@ pub(crate) fn kernels() -> Kernels {
         pool: narrow.pool,
         maxmin_pool: narrow.maxmin_pool,
         global_pool: narrow.global_pool,
+        plain_depthwise: kernel!(plain_depthwise_avx512),
         plain_pool: kernel!(plain_pool_avx512),
         plain_global_pool: narrow.plain_global_pool,
         plain_scale: narrow.plain_scale,

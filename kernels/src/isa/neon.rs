@@ -23,6 +23,9 @@ use crate::elementwise::{self, BinaryArgs, ScaleArgs};
 use crate::epilogue::{self, Rest};
 use crate::isa::{Isa, Kernels, entry_points, kernel};
 use crate::layout::{self, PackArgs, UnpackArgs};
+use crate::plain::depthwise::{
+    self as plain_depthwise, PlainDepthwiseArgs, Strip as PlainStrip, plain_strips,
+};
 use crate::plain::pool::PlainPoolArgs;
 use crate::plain::{self, PlainGlobalArgs, PlainScaleArgs};
 use crate::pool::{self, PoolArgs, PoolKind};
@@ -71,6 +74,11 @@ entry_points! {
     pool_neon(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::pool;
     maxmin_pool_neon(args: &PoolArgs<'_>, pixels: Range<usize>, out: &mut [&mut [Block]]) = pool::maxmin_pool;
     global_pool_neon(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) = pool::global_pool;
+    plain_strip_neon[K, STRIDE, LIVE](strip: &PlainStrip<'_>, out: &mut [f32]) =
+        plain_depthwise::strip::<_, K, STRIDE, LIVE>;
+    plain_depthwise_neon(args: &PlainDepthwiseArgs<'_>, rows: Range<usize>, out: &mut [f32]) = |simd, args, rows, out| {
+        plain_depthwise::run(simd, &plain_strips!(plain_strip_neon, activate_in_place_neon), args, rows, out)
+    };
     plain_pool_neon(args: &PlainPoolArgs<'_>, rows: Range<usize>, out: &mut [f32]) = plain::pool::pool;
     plain_global_pool_neon(args: &PlainGlobalArgs<'_>, out: &mut [Block]) = plain::global_pool;
     plain_scale_neon(args: &PlainScaleArgs<'_>, first: usize, out: &mut [f32]) =
@@ -242,6 +250,7 @@ pub(crate) fn kernels() -> Kernels {
         pool: kernel!(pool_neon),
         maxmin_pool: kernel!(maxmin_pool_neon),
         global_pool: kernel!(global_pool_neon),
+        plain_depthwise: kernel!(plain_depthwise_neon),
         plain_pool: kernel!(plain_pool_neon),
         plain_global_pool: kernel!(plain_global_pool_neon),
         plain_scale: kernel!(plain_scale_neon),

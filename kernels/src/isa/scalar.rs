@@ -224,6 +224,7 @@ macro_rules! scalar_table {
         use crate::activation::Activation;
         use crate::elementwise::{BinaryArgs, ScaleArgs, self};
         use crate::layout::{self, PackArgs, UnpackArgs};
+        use crate::plain::depthwise::PlainDepthwiseArgs;
         use crate::plain::pool::PlainPoolArgs;
         use crate::plain::{PlainGlobalArgs, PlainScaleArgs, elements};
         use crate::conv::winograd::batch::Batch;
@@ -275,6 +276,8 @@ macro_rules! scalar_table {
                 };
             global_pool_scalar(kind: PoolKind, width: usize, input: &[Block], out: &mut [Block]) =
                 |_, kind, width, input, out| pool::global_pool_as_window(pool_scalar, kind, width, input, out);
+            plain_depthwise_scalar(args: &PlainDepthwiseArgs<'_>, rows: Range<usize>, out: &mut [f32]) =
+                |_, args, rows, out| elements::depthwise(ONE, activate_in_place_scalar, args, rows, out);
             plain_pool_scalar(args: &PlainPoolArgs<'_>, rows: Range<usize>, out: &mut [f32]) =
                 |_, args, rows, out| elements::pool(args, rows, out);
             plain_global_pool_scalar(args: &PlainGlobalArgs<'_>, out: &mut [Block]) =
@@ -442,6 +445,7 @@ macro_rules! scalar_table {
                 pool: kernel!(pool_scalar),
                 maxmin_pool: kernel!(maxmin_pool_scalar),
                 global_pool: kernel!(global_pool_scalar),
+                plain_depthwise: kernel!(plain_depthwise_scalar),
                 plain_pool: kernel!(plain_pool_scalar),
                 plain_global_pool: kernel!(plain_global_pool_scalar),
                 plain_scale: kernel!(plain_scale_scalar),

@@ -2,6 +2,7 @@
 
 use core::ops::Range;
 
+use super::depthwise::PlainDepthwiseArgs;
 use super::pool::{PlainPoolArgs, check, divisor};
 use super::{PlainAddend, PlainGlobalArgs, PlainScaleArgs};
 use crate::elementwise::ActivateInPlaceFn;
@@ -34,6 +35,41 @@ pub(crate) fn scale<S: Simd<Vector = [f32; 1]>>(
                 Some(addend) => simd.mul_add([x], [scale], [addend]),
                 None => simd.mul([x], [scale]),
             };
+            at += 1;
+        }
+        activate(args.after, core::slice::from_mut(&mut values));
+        out.copy_from_slice(&values.map(canonical_nan)[..out.len()]);
+    }
+}
+
+/// The scalar [`super::depthwise::PlainDepthwiseFn`].
+#[inline(always)]
+pub(crate) fn depthwise<S: Simd<Vector = [f32; 1]>>(
+    simd: S,
+    activate: ActivateInPlaceFn,
+    args: &PlainDepthwiseArgs<'_>,
+    rows: Range<usize>,
+    out: &mut [f32],
+) {
+    args.check(&rows, out);
+    let g = &args.geometry;
+    let mut at = rows.start * g.out_width;
+    for out in out.chunks_mut(LANES) {
+        let mut values = [0.0; LANES];
+        for value in &mut values[..out.len()] {
+            let (plane, pixel) = (at / g.out_pixels(), at % g.out_pixels());
+            let (y, x) = (pixel / g.out_width, pixel % g.out_width);
+            let input = &args.input[plane * g.in_pixels()..][..g.in_pixels()];
+            let weights = &args.weights[plane % args.channels * g.taps()..][..g.taps()];
+            let mut sum = [0.0];
+            for tap_row in g.tap_rows(y) {
+                let row = &input[(y * g.stride[0] + tap_row - g.pad_top) * g.in_width..][..g.in_width];
+                for (tap, &w) in weights[tap_row * g.kernel[1]..][..g.kernel[1]].iter().enumerate() {
+                    let x = row.get((x * g.stride[1] + tap).wrapping_sub(g.pad_left)).copied();
+                    sum = simd.mul_add([x.unwrap_or(0.0)], [w], sum);
+                }
+            }
+            [*value] = simd.add(sum, [args.bias[plane % args.channels]]);
             at += 1;
         }
         activate(args.after, core::slice::from_mut(&mut values));

@@ -78,13 +78,14 @@ impl<'g> Builder<'g> {
         self.layer(layer)
     }
 
-    fn layer_of(&self, node: &'g Node, conv: &Conv, max_min: Option<MaxMinOrder>) -> Result<Layer<'g>> {
+    /// The sizes of a convolution.
+    pub(super) fn geometry_of(&self, node: &Node, conv: &Conv) -> Result<ConvGeometry> {
         let input = self.graph.shape(node.inputs[0]);
         let output = self.graph.shape(node.output);
         let (&[_, _, in_height, in_width], &[_, _, out_height, out_width]) = (input, output) else {
             return Err(node_error(node, "it needs four dimensions"));
         };
-        let geometry = ConvGeometry {
+        Ok(ConvGeometry {
             in_height,
             in_width,
             out_height,
@@ -94,7 +95,11 @@ impl<'g> Builder<'g> {
             dilation: conv.dilation,
             pad_top: conv.pads.top,
             pad_left: conv.pads.left,
-        };
+        })
+    }
+
+    fn layer_of(&self, node: &'g Node, conv: &Conv, max_min: Option<MaxMinOrder>) -> Result<Layer<'g>> {
+        let geometry = self.geometry_of(node, conv)?;
         // A scale of the sums comes before the residual, one of the residual after it.
         let scaled = matches!(node.op, Op::Excite(Excite::ScaledConv(_)));
         let residual = conv.residual.then(|| node.inputs[if scaled { 4 } else { 3 }]);

@@ -26,6 +26,10 @@ impl Builder<'_> {
                 None => (Cut::WHOLE, 0),
             },
             Work::Plain(work) => match &work.op {
+                PlainOp::Depthwise { geometry, .. } => {
+                    let macs = work.to.len as u64 * geometry.taps() as u64;
+                    (runs(self.parts_of_macs(bytes, macs), work.to.len / work.out_size[1].max(1), 1), 0)
+                }
                 PlainOp::Pool(_) => (runs(parts, work.to.len / work.out_size[1].max(1), 1), 0),
                 _ => (runs(parts, work.to.len, sinew_kernels::LANES), 0),
             },
@@ -71,7 +75,7 @@ impl Builder<'_> {
         [blocks, pixels]: [usize; 2],
         ways: &[Along],
     ) -> Cut {
-        let parts = self.parts_of(bytes).max(self.options.threads.min((macs / MACS_PER_PART) as usize));
+        let parts = self.parts_of_macs(bytes, macs);
         // the largest part, in millionths
         let largest = |along: &Along| {
             let (total, unit) = match *along {
@@ -83,6 +87,10 @@ impl Builder<'_> {
         let least = ways.iter().map(largest).min().unwrap_or(0);
         let along = ways.iter().copied().find(|along| largest(along) <= least + least / 16);
         along.map_or(Cut::WHOLE, |along| Cut { parts, along })
+    }
+
+    fn parts_of_macs(&self, bytes: u64, macs: u64) -> usize {
+        self.parts_of(bytes).max(self.options.threads.min((macs / MACS_PER_PART) as usize))
     }
 
     fn parts_of(&self, bytes: u64) -> usize {
@@ -101,7 +109,7 @@ mod tests {
 
     use super::{Along, Cut};
     use crate::graph::{Conv, Graph, MaxMinOrder, Op, Pads, PoolKind};
-    use crate::plan::{Plan, PlanOptions};
+    use crate::plan::{Io, Plan, PlanOptions};
     use crate::tensor::{DType, Tensor};
 
     /// The parts of each kind of step of one node, for 3 threads.
@@ -139,7 +147,7 @@ mod tests {
         };
         let y = graph.add_node("y", Op::Conv(conv), vec![x, weights, bias]).expect("it fits");
         graph.outputs.push(y);
-        let options = PlanOptions { threads: 2, ..PlanOptions::default() };
+        let options = PlanOptions { threads: 2, io: Io::Blocked, ..PlanOptions::default() };
         let plan = Plan::new(&graph, &options).expect("a checked graph is planned");
         plan.steps.iter().find(|step| step.op == "Conv").expect("a convolution").cut
     }

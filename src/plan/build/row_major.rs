@@ -6,15 +6,17 @@
 //! its neighbours, so these are asked again until all stay; a node that is out never comes back, so the set is the
 //! largest one, whatever the order.
 
+use std::ops::Range;
+
 use sinew_kernels::LANES;
 use sinew_kernels::activation::Activation;
-use sinew_kernels::plain::pool;
+use sinew_kernels::plain::{depthwise, pool};
 
-use super::Builder;
 use super::fragments::takes_pixels;
 use super::plain::{Meets, regrouped_pixels, takes_channels};
+use super::{Builder, node_error};
 use crate::error::Result;
-use crate::graph::{BinaryOp, Excite, Node, Op, ValueId};
+use crate::graph::{BinaryOp, Conv, Excite, Node, Op, ValueId};
 use crate::plan::Io;
 use crate::plan::layout::Blocked;
 use crate::plan::step::{Place, PlainOp, PlainOperand, PlainWork, View, Work};
@@ -124,6 +126,11 @@ impl<'g> Builder<'g> {
                 (wide && pool::supports(pool_kind(window), window.kernel, window.stride, window.dilation))
                     .then(|| vec![x])
             }
+            Op::Conv(conv) => {
+                let geometry = self.geometry_of(node, conv).ok()?;
+                let alone = conv.before == Activation::Identity && !conv.residual;
+                (alone && self.is_depthwise(node) && depthwise::supports(&geometry)).then(|| vec![x])
+            }
             Op::GlobalPool(_) | Op::Unary(_) | Op::BatchNorm { .. } => Some(vec![x]),
             Op::Binary(_) => {
                 let main = self.main_operand(node)?;
@@ -167,6 +174,7 @@ impl<'g> Builder<'g> {
         }
         let op = match &node.op {
             Op::Pool(pool) => PlainOp::Pool(pool.clone()),
+            Op::Conv(conv) => self.row_major_depthwise(node, conv)?,
             Op::Unary(function) => PlainOp::Unary(*function),
             Op::Binary(op) => self.row_major_binary(node, *op, x, &layout)?,
             Op::BatchNorm { epsilon } => {
@@ -193,10 +201,31 @@ impl<'g> Builder<'g> {
         self.push_row_major(node, Work::Plain(Box::new(PlainWork { op, shape, out_size, from, to })))
     }
 
+    fn row_major_depthwise(&mut self, node: &Node, conv: &Conv) -> Result<PlainOp> {
+        let geometry = self.geometry_of(node, conv)?;
+        let mut numbers = |input: usize| -> Result<Range<usize>> {
+            let Some(values) = self.graph.constant(node.inputs[input]) else {
+                return Err(node_error(node, "its weights and bias must be constants"));
+            };
+            let start = self.weights.len();
+            self.push_weights_flat(values);
+            Ok(start..self.weights.len())
+        };
+        let bias = numbers(2)?;
+        let start = numbers(1)?.start;
+        Ok(PlainOp::Depthwise { geometry, weights: self.layer_weights(start, None), bias, after: conv.after })
+    }
+
     fn push_row_major(&mut self, node: &Node, work: Work) -> Result<()> {
         self.push(node.name.clone(), work, WHY)?;
         if let Some(step) = self.steps.last_mut() {
             step.algorithm = "row-major".into();
+            if let Op::Conv(_) = node.op {
+                step.op = node.op.name().into();
+                step.macs = self.graph.node_macs(node);
+                let weights = self.graph.shape(node.inputs[1]).iter().product::<usize>();
+                step.bytes += (weights * size_of::<f32>()) as u64;
+            }
         }
         Ok(())
     }

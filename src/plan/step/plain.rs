@@ -1,7 +1,10 @@
 //! Steps on row-major maps as they lie: no layout change before or behind them.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 use sinew_kernels::activation::Activation;
+use sinew_kernels::conv::ConvGeometry;
 
 use super::{Plain, View};
 use crate::graph::{BinaryOp, Pool};
@@ -35,6 +38,13 @@ pub(crate) enum PlainOp {
     Scale {
         scale: View,
         addend: Option<PlainOperand>,
+        after: Activation,
+    },
+    /// Each channel with a filter of its own: weights `[channel][tap]`, then one number per channel.
+    Depthwise {
+        geometry: ConvGeometry,
+        weights: Range<usize>,
+        bias: Range<usize>,
         after: Activation,
     },
 }
@@ -75,7 +85,7 @@ impl PlainWork {
     /// The operands besides the input.
     fn operands(&self) -> (Option<&PlainOperand>, Option<&View>) {
         match &self.op {
-            PlainOp::Pool(_) | PlainOp::Unary(_) => (None, None),
+            PlainOp::Pool(_) | PlainOp::Depthwise { .. } | PlainOp::Unary(_) => (None, None),
             PlainOp::Binary { other, .. } => (Some(other), None),
             PlainOp::Scale { scale, addend, .. } => (addend.as_ref(), Some(scale)),
         }

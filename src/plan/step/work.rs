@@ -39,6 +39,7 @@ impl Work {
             Work::Binary { op, .. } => binary_verb(*op),
             Work::Plain(work) => match &work.op {
                 PlainOp::Pool(pool) => pool_verb(pool),
+                PlainOp::Depthwise { .. } => "conv",
                 PlainOp::Unary(_) => "activation",
                 PlainOp::Binary { op, .. } => binary_verb(*op),
                 PlainOp::Scale { .. } => "scale",

@@ -13,13 +13,13 @@ use crate::plan::step::{ConvWork, PlainConvWork, PoolBehind, View};
 use crate::run::parallel::Along;
 
 /// Sizes of a convolution that are known to make sense.
-struct Sizes {
+pub(super) struct Sizes {
     in_pixels: usize,
     out_pixels: usize,
-    taps: usize,
+    pub(super) taps: usize,
 }
 
-fn sizes(g: &ConvGeometry) -> Check<Sizes> {
+pub(super) fn sizes(g: &ConvGeometry) -> Check<Sizes> {
     let small = [g.stride, g.dilation].concat().into_iter().all(|size| (1..=MAX_EXTENT).contains(&size))
         && g.pad_top <= MAX_EXTENT
         && g.pad_left <= MAX_EXTENT;

@@ -1,8 +1,10 @@
 //! Steps on row-major maps.
 
 use sinew_kernels::LANES;
+use sinew_kernels::plain::depthwise;
 use sinew_kernels::plain::pool::supports;
 
+use super::conv::sizes;
 use super::place::{Checked, Extent, product};
 use super::{Check, Validator, ensure, windows};
 use crate::plan::step::{Plain, PlainOp, PlainOperand, PlainWork, View};
@@ -24,12 +26,22 @@ impl Validator<'_> {
                     "windows that are too large",
                 )?;
             }
+            PlainOp::Depthwise { geometry: g, weights, bias, after: _ } => {
+                let taps = sizes(g)?.taps;
+                cost *= taps as u128;
+                ensure(depthwise::supports(g), "windows or planes of other sizes")?;
+                ensure(shape[2..] == [g.in_height, g.in_width], "another size of the input")?;
+                ensure(*out_size == [g.out_height, g.out_width], "another size of the output")?;
+                let numbers = shape[1].checked_mul(taps).ok_or("weights that make no sense")?;
+                ensure(self.weights(weights)? >= numbers.div_ceil(LANES), "too few weights")?;
+                ensure(self.weights(bias)? >= shape[1].div_ceil(LANES), "too few biases")?;
+            }
             PlainOp::Unary(_) | PlainOp::Binary { .. } => {}
             PlainOp::Scale { addend, .. } => {
                 ensure(!matches!(addend, Some(PlainOperand::Scalar(_))), "an addend without channels")?;
             }
         }
-        if !matches!(op, PlainOp::Pool(_)) {
+        if !matches!(op, PlainOp::Pool(_) | PlainOp::Depthwise { .. }) {
             ensure(shape[2..] == out_size[..], "operands of different sizes")?;
         }
         let mut reads = vec![self.plain_blocks(from)?];

@@ -2,7 +2,7 @@
 
 use core::arch::x86_64::*;
 
-use crate::simd::{Simd, by_register, simd_ops};
+use crate::simd::{Inside, Simd, by_register, simd_ops};
 use crate::{Block, LANES};
 
 /// Whole blocks.
@@ -92,6 +92,17 @@ fn mantissa(a: __m256) -> __m256 {
 fn canonical_nan(a: __m256) -> __m256 {
     let nan = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fc0_0000));
     _mm256_blendv_ps(a, nan, _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a))
+}
+
+/// Eight lanes from lane `first` on of what [`Simd::load_inside`] loads.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn load_inside(row: &[f32], inside: Inside, first: usize) -> __m256 {
+    let (start, lanes) = inside.lanes(row);
+    let bits = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    let lanes = _mm256_and_si256(_mm256_set1_epi32(i32::from(lanes >> first)), bits);
+    // SAFETY: lanes that are no elements of the row are not loaded.
+    unsafe { _mm256_maskload_ps(start.wrapping_add(first), _mm256_cmpeq_epi32(lanes, bits)) }
 }
 
 /// Two lanes of each quarter, then the quarters in order.
@@ -192,6 +203,8 @@ unsafe impl Simd for Avx2 {
     type Vector = [__m256; 2];
     register_ops!([0 1]);
     simd_ops! {
+        load_inside(row: &[f32], inside: Inside) -> [__m256; 2] =
+            [load_inside(row, inside, 0), load_inside(row, inside, 8)];
         splat(x: f32) -> [__m256; 2] = [_mm256_set1_ps(x); 2];
         load(from: &Block) -> [__m256; 2] = [_mm256_loadu_ps(from.as_ptr()), _mm256_loadu_ps(from.as_ptr().add(8))];
         store(to: &mut Block, v: [__m256; 2]) = {
