@@ -212,7 +212,8 @@ pub(crate) fn strip<S: Simd, const K: usize, const STRIDE: usize, const LIVE: us
             // wraps where the line is above the first one
             let line = (step * STRIDE + K - STRIDE + d).wrapping_sub((LIVE - 1) * STRIDE + strip.first);
             if line < strip.count {
-                if let Some(block) = ahead.next() {
+                // as many as a strip is wide
+                for block in ahead.by_ref().take(STRIDE) {
                     simd.prefetch(block);
                 }
                 let line = &strip.lines[line * strip.in_width..][..strip.in_width];
