@@ -1,5 +1,5 @@
 //! Every convolution algorithm that serves a layer, chosen or not, on every instruction set: the evidence for
-//! `plan/choose.rs`. In blocked layout, so that no layout change is timed; GFLOP/s count the direct algorithm, and so does the
+//! `plan/choose.rs`. In blocked layout, so that no layout change is timed, or on the row-major map where a layer runs there; GFLOP/s count the direct algorithm, and so does the
 //! share of a loop of multiply-adds, measured right after: Winograd's may be above one.
 //!
 //! `cargo bench --bench conv -- 3x3` takes the layers with that in their name.
@@ -28,16 +28,18 @@ fn layers(criterion: &mut Criterion) {
             ("winograd2", tile(2)),
             ("winograd4", tile(4)),
             ("winograd6", tile(6)),
+            ("row-major", (None, Winograd::Auto, auto)),
         ];
         let mut group = criterion.benchmark_group(layer.name());
         for (variant, (conv, winograd, strassen)) in variants {
-            let plan = PlanOptions { conv, winograd, strassen, io: Io::Blocked, ..PlanOptions::default() };
+            let io = if variant == "row-major" { Io::Plain } else { Io::Blocked };
+            let plan = PlanOptions { conv, winograd, strassen, io, ..PlanOptions::default() };
             let options = Options { plan, ..Options::default() };
             let model = Arc::new(Model::new(graph.clone(), &options).expect("a listed layer is planned"));
             let steps = &model.plan().steps;
             let served = match variant {
                 "chosen" => true,
-                "strassen" => steps.iter().any(|step| step.algorithm == variant),
+                "strassen" | "row-major" => steps.iter().any(|step| step.algorithm == variant),
                 _ => steps.iter().any(|step| step.why.starts_with("asked for")),
             };
             if !served {
