@@ -1,6 +1,7 @@
 //! Every convolution algorithm that serves a layer, chosen or not, on every instruction set: the evidence for
-//! `plan/choose.rs`. In blocked layout, so that no layout change is timed, or on the row-major map where a layer runs there; GFLOP/s count the direct algorithm, and so does the
-//! share of a loop of multiply-adds, measured right after: Winograd's may be above one.
+//! `plan/choose.rs`. In blocked layout, so that no layout change is timed, or on the row-major map where a layer runs there;
+//! GFLOP/s count the direct algorithm, and so does the share of a loop of multiply-adds, measured right after: Winograd's may
+//! be above one.
 //!
 //! `cargo bench --bench conv -- 3x3` takes the layers with that in their name.
 

@@ -187,8 +187,6 @@ pub(crate) fn strip<S: Simd, const K: usize, const STRIDE: usize, const LIVE: us
     out: &mut [f32],
 ) {
     const { assert!(LIVE == K.div_ceil(STRIDE)) };
-    // With loads from behind a reference the compiler writes out the first step by itself.
-    let strip = *strip;
     let Some(taps) = strip.weights.as_chunks::<K>().0.first_chunk::<K>() else { unreachable!("all taps") };
     let mut weights = [[simd.splat(0.0); K]; K];
     unroll!(row < K <= 16, {
