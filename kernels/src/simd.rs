@@ -36,6 +36,7 @@ pub unsafe trait Simd: Copy {
             None => self.load(&inside.with_zeros(row)),
         }
     }
+
     /// Stores all lanes of the vector.
     fn store(self, to: &mut Block, v: Self::Vector);
     /// `a + b`.
