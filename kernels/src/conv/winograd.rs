@@ -36,7 +36,7 @@ mod sizes;
 pub(crate) mod transform;
 pub(crate) mod weights;
 
-use batch::{Batch, asks};
+use batch::{Batch, Grid, asks, tiles_of_classes};
 use input::InputFn;
 use multiply::{MultiplyFn, Next, Product};
 use output::{Output, OutputFn};
@@ -120,8 +120,7 @@ struct Work {
     reads: Reads,
     /// Output blocks.
     blocks: usize,
-    /// Tiles in a row.
-    across: usize,
+    grid: Grid,
     tiles: Range<usize>,
     /// Tiles that the scratch holds.
     count: usize,
@@ -140,8 +139,9 @@ struct Sums<'a> {
 
 /// The scratch of one batch.
 struct Room<'a> {
-    /// Its tiles.
+    /// Its tiles, and those that have the positions of each class.
     count: usize,
+    tiles: [usize; 4],
     v: &'a mut [Block],
     v_stride: usize,
     m: &'a mut [Block],
@@ -184,12 +184,13 @@ impl Winograd {
         let first = pixels.start / tile_row * across;
         let tiles = first..pixels.end.div_ceil(tile_row) * across;
         let tail = args.epilogue.tail();
-        let work = Work { reads, blocks, across, tiles, count, unit: 1 };
+        let grid = self.tile.grid([geometry.out_height, geometry.out_width], across);
+        let work = Work { reads, blocks, grid, tiles, count, unit: 1 };
         self.each_block(args, &work, scratch, &mut |sums| {
             let &Sums { batch, block, m, stride } = sums;
             let asks = asks(blocks * geometry.out_pixels(), reads.groups.spread);
             let output = Output { batch, stride, tail, block, start: pixels.start, asks };
-            (self.output)(&output, m, &mut *out[block]);
+            (self.output)(&output, m, out[block]);
             // the rows that this batch has completed
             let row_of = |tile: usize| (tile / across * tile_row).min(pixels.end);
             let (begin, end) = (row_of(batch.first), row_of(batch.first + batch.count));
@@ -207,7 +208,7 @@ impl Winograd {
         scratch: &mut [Block],
         visit: &mut dyn FnMut(&Sums<'_>),
     ) {
-        let Work { reads: Reads { form, groups }, blocks, across, tiles, count, unit } = work;
+        let Work { reads: Reads { form, groups }, blocks, grid, tiles, count, unit } = work;
         let in_blocks = args.lanes.len();
         let in_group = in_blocks * args.geometry.in_pixels();
         let (row, scratch) = scratch.split_at_mut(form.row());
@@ -222,11 +223,14 @@ impl Winograd {
                 let (first, count) = (begin(index), begin(index + 1) - begin(index));
                 let (geometry, size) = (&args.geometry, self.tile.output);
                 let asks = asks(args.input.len(), groups.spread);
-                let batch = Batch { geometry, size, across: *across, first, count, together: count, asks };
+                let together = grid.count(&(first..first + count));
+                let batch =
+                    Batch { geometry, size, grid: *grid, first, count, before: [0; 4], together, asks };
                 let (v_stride, m_stride) = ((in_blocks * count) | 1, (group * count) | 1);
                 let (v, m) = scratch.split_at_mut(self.tile.positions() * v_stride);
                 (self.input)(&batch, input, v, v_stride);
-                let mut room = Room { count, v, v_stride, m, m_stride, row };
+                let tiles = tiles_of_classes(together);
+                let mut room = Room { count, tiles, v, v_stride, m, m_stride, row };
                 for block in own.clone().step_by(group) {
                     let group = group.min(own.end - block);
                     self.products((*form, groups.spread), args, block, group, &mut room);
@@ -277,7 +281,7 @@ impl Winograd {
         let at_once = self.tile.at_once(group * channels, count);
         // a few tiles meet several streams of weights too fast for more than what the hardware asks for by itself
         let asks = args.weights.len() > FEW_WEIGHTS && (count > FEW_TILES || group == 1);
-        for Run { weight, xi, len } in self.tile.runs(0..weights, at_once) {
+        self.tile.each_run(0..weights, at_once, &room.tiles, |Run { weight, xi, len, tiles }| {
             // one row ahead, or the next of the same blocks; after the last one the next blocks
             let next = weight + at_once.min(self.tile.weight_side());
             let next = if next < weights { (block, next) } else { (block + group, 0) };
@@ -288,6 +292,7 @@ impl Winograd {
                 spread,
                 v: &room.v[xi * room.v_stride..],
                 count,
+                tiles,
                 lanes: args.lanes,
                 u: &args.weights[block * u_stride + weight * channels..],
                 u_stride,
@@ -296,7 +301,7 @@ impl Winograd {
                 resume: false,
             };
             (self.multiply)(&product, &mut room.m[xi * room.m_stride..]);
-        }
+        });
     }
 
     /// Transforms plain weights of whole output blocks for [`WeightForm::Stored`]: the same bits on every

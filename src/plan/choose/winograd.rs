@@ -18,6 +18,9 @@ const TILES: [WinogradTile; 6] = [
 /// Tiles of a map below which most of a register tile of 4x4 tiles is empty.
 const FEW_TILES: usize = 4;
 
+/// Whole tiles' products that narrow ones among them must add up to: with less, reading weights takes longer than the products.
+const WORTH_OF_TILES: usize = 9;
+
 /// Tiles of a layer, of all its maps, that pay for the transform of weights inside a run.
 const MANY_TILES: usize = 49;
 
@@ -30,14 +33,21 @@ fn tile_by_shape(shape: &ConvShape, kernel: usize) -> (usize, String) {
     let g = &shape.geometry;
     let [two, four] = [2, 4].map(|output| WinogradTile { output, kernel, stride: 1 });
     let tiles = |tile: WinogradTile| tile.tiles(g.out_height, g.out_width);
-    let products = |tile: WinogradTile| (tiles(tile) * tile.positions()) as f64;
+    let products = |tile: WinogradTile| tile.products(g.out_height, g.out_width) as f64;
     let share = products(four) / products(two);
     let [height, width] = [g.out_height, g.out_width];
-    if tiles(four) < FEW_TILES || share > 0.75 {
+    let few =
+        !are_whole(four, height, width) && four.products(height, width) < WORTH_OF_TILES * four.positions();
+    if tiles(four) < FEW_TILES || share > 0.75 || few {
         (2, format!("tiles of 4x4 outputs cover {height}x{width} badly"))
     } else {
         (4, format!("{} tiles of 4x4 outputs take {share:.2} of the products of 2x2", tiles(four)))
     }
+}
+
+/// Whether no tile of a map is narrow.
+fn are_whole(tile: WinogradTile, height: usize, width: usize) -> bool {
+    tile.products(height, width) == tile.tiles(height, width) * tile.positions()
 }
 
 /// Tiles of a map with stride 2 below which too few meet each weight.
@@ -48,7 +58,7 @@ const FEW_STRIDED_TILES: usize = 9;
 fn strided_pays(shape: &ConvShape, tile: WinogradTile, form: WeightForm) -> Result<(), String> {
     let [height, width] = [shape.geometry.out_height, shape.geometry.out_width];
     let tiles = tile.tiles(height, width);
-    let products = (tiles * tile.positions()) as f64 / (height * width * shape.geometry.taps()) as f64;
+    let products = tile.products(height, width) as f64 / (height * width * shape.geometry.taps()) as f64;
     if form == WeightForm::Plain {
         return Err("with stride 2, transforming weights costs what it saves".into());
     }
@@ -142,13 +152,14 @@ fn why_plain(shape: &ConvShape, tile: WinogradTile, options: &PlanOptions) -> Op
     if tile.output < 4 || few || stays_in_cache(shape, tile, options) {
         return None;
     }
-    let tiles = tile.tiles(shape.geometry.out_height, shape.geometry.out_width) * shape.maps;
+    let [height, width] = [shape.geometry.out_height, shape.geometry.out_width];
+    let tiles = tile.tiles(height, width) * shape.maps;
     if shape.maps > 1 && tiles >= MANY_TILES {
         // as fast, without any growth
         return Some("the tiles of many maps make up for transforming weights, which are fewer to stream");
     }
     // the numbers of tiles that the kernels do so for
-    (matches!(tiles, 4 | 8) && (tile.output, tile.kernel) == (4, 3))
+    (matches!(tiles, 4 | 8) && are_whole(tile, height, width) && (tile.output, tile.kernel) == (4, 3))
         .then_some("weights are transformed in registers, and fewer to stream")
 }
 
@@ -255,10 +266,10 @@ mod tests {
     fn strides_are_chosen_by_tiles_and_products() {
         let options = PlanOptions::default();
         let name = |shape: &ConvShape, options: &PlanOptions| choose(shape, options).algorithm.name();
-        for (size, wanted) in
-            [(56, "winograd-2-stride-2"), (16, "winograd-2-stride-2"), (12, "winograd-2-stride-2")]
-                .into_iter()
-                .chain([(14, "direct"), (10, "direct"), (8, "direct"), (2, "direct")])
+        for (size, wanted) in [56, 16, 14, 12, 10]
+            .map(|size| (size, "winograd-2-stride-2"))
+            .into_iter()
+            .chain([8, 2].map(|size| (size, "direct")))
         {
             assert_eq!(name(&strided(64, size), &options), wanted, "{size}");
             // maps are counted one by one
@@ -305,6 +316,8 @@ mod tests {
         };
         // One tile, or tiles that cover the map badly.
         assert_eq!((tile(3, 4), tile(3, 6), tile(3, 10)), (2, 2, 2));
+        // Narrow tiles among others.
+        assert_eq!((tile(3, 5), tile(3, 9), tile(3, 13), tile(3, 17)), (2, 2, 4, 4));
         assert_eq!((tile(3, 7), tile(3, 8), tile(3, 12), tile(3, 14), tile(3, 56)), (4, 4, 4, 4, 4));
         assert_eq!((tile(5, 4), tile(5, 6), tile(5, 8)), (2, 2, 4));
     }

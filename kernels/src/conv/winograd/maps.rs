@@ -3,10 +3,10 @@
 
 use core::ops::Range;
 
-use super::batch::{Batch, asks};
+use super::batch::{Batch, Kinds, asks, tiles_of_classes};
 use super::output::Output;
 use super::{GROUP, Room, WeightForm, Winograd};
-use crate::conv::ConvArgs;
+use crate::conv::{ConvArgs, ConvGeometry};
 use crate::{Block, LANES};
 
 impl Winograd {
@@ -44,21 +44,23 @@ impl Winograd {
             let count = now.len();
             let (v_stride, m_stride) = ((in_blocks * count) | 1, (group * count) | 1);
             let (v, m) = scratch.split_at_mut(self.tile.positions() * v_stride);
-            self.each_map(maps, &now, |map, batch, at| {
-                (self.input)(&batch, maps[map].input, &mut v[at..], v_stride);
+            let together = self.together(maps, &now);
+            self.each_map(maps, &now, together, |map, batch| {
+                (self.input)(&batch, maps[map].input, v, v_stride);
             });
-            let mut room = Room { count, v, v_stride, m, m_stride, row };
+            let tiles = tiles_of_classes(together);
+            let mut room = Room { count, tiles, v, v_stride, m, m_stride, row };
             for block in (0..blocks).step_by(group) {
                 let group = group.min(blocks - block);
                 self.products((form, LANES), layer, block, group, &mut room);
-                self.each_map(maps, &now, |map, batch, at| {
+                self.each_map(maps, &now, together, |map, batch| {
                     let (tail, plane) = (maps[map].epilogue.tail(), maps[map].geometry.out_pixels());
                     let asks = asks(out[map].len(), LANES);
                     for j in 0..group {
-                        let output =
-                            Output { batch, stride: m_stride, tail, block: block + j, start: 0, asks };
-                        let out = &mut out[map][(block + j) * plane..][..plane];
-                        (self.output)(&output, &room.m[j * count + at..], out);
+                        let block = block + j;
+                        let output = Output { batch, stride: m_stride, tail, block, start: 0, asks };
+                        let out = &mut out[map][block * plane..][..plane];
+                        (self.output)(&output, &room.m[j * count..], out);
                     }
                 });
             }
@@ -75,30 +77,41 @@ impl Winograd {
         self.tile.tiles(args.geometry.out_height, args.geometry.out_width)
     }
 
-    /// Calls `visit` for each map that has some of the tiles `now`, which are counted over all maps: with the map, its
-    /// tiles, and the place of the first one in `now`.
+    /// How many of the tiles `now`, which are counted over all maps, are of each kind.
+    fn together(&self, maps: &[ConvArgs<'_>], now: &Range<usize>) -> Kinds {
+        let mut all = [0; 4];
+        self.each_map(maps, now, all, |_, batch| all = batch.end());
+        all
+    }
+
+    /// Calls `visit` for each map that has some of the tiles `now`, which are counted over all maps: with the map and its
+    /// tiles, of which `together` are worked on together.
     fn each_map<'a>(
         &self,
         maps: &'a [ConvArgs<'a>],
         now: &Range<usize>,
-        mut visit: impl FnMut(usize, Batch<'a>, usize),
+        together: Kinds,
+        mut visit: impl FnMut(usize, Batch<'a>),
     ) {
         let size = self.tile.output;
-        let mut before = 0;
+        let (mut before, mut of_kinds) = (0, [0; 4]);
         for (map, args) in maps.iter().enumerate() {
             let end = before + self.tiles_of(args);
             let own = now.start.clamp(before, end)..now.end.clamp(before, end);
             if !own.is_empty() {
+                let ConvGeometry { out_height, out_width, .. } = args.geometry;
                 let batch = Batch {
                     geometry: &args.geometry,
                     size,
-                    across: args.geometry.out_width.div_ceil(size),
+                    grid: self.tile.grid([out_height, out_width], out_width.div_ceil(size)),
                     first: own.start - before,
                     count: own.len(),
-                    together: now.len(),
+                    before: of_kinds,
+                    together,
                     asks: asks(args.input.len(), LANES),
                 };
-                visit(map, batch, own.start - now.start);
+                of_kinds = batch.end();
+                visit(map, batch);
             }
             before = end;
         }

@@ -21,8 +21,10 @@ pub(crate) struct Product<'a> {
     pub(crate) spread: usize,
     /// `[input block][tile]`.
     pub(crate) v: &'a [Block],
-    /// Tiles of the batch.
+    /// Tiles of the batch: blocks from one input block to the next, and from one output block to the next.
     pub(crate) count: usize,
+    /// How many of them, from the first one on, are computed.
+    pub(crate) tiles: usize,
     /// Live channels of each input block.
     pub(crate) lanes: &'a [u8],
     /// `[output block][k]`, one k per live channel.
@@ -92,10 +94,10 @@ const CHUNKED_TILES: RangeInclusive<usize> = 7..=24;
 /// reduction into chunks where that pays; between chunks the sums lie in `m`.
 #[inline(always)]
 pub(crate) fn split(choices: &[Registers<'_>], product: &Product<'_>, m: &mut [Block]) {
-    let Product { v, count, lanes, u, .. } = *product;
+    let Product { v, count, tiles, lanes, u, .. } = *product;
     let in_blocks = lanes.len();
     let panel = choices[0].blocks.min(product.blocks) * in_blocks * size_of::<[Block; LANES]>();
-    let chunked = panel > PANEL_BYTES && CHUNKED_TILES.contains(&count);
+    let chunked = panel > PANEL_BYTES && CHUNKED_TILES.contains(&tiles);
     let chunks = if chunked { panel.div_ceil(CHUNK_BYTES) } else { 1 };
     let mut begin = 0;
     for index in 0..chunks {
@@ -116,14 +118,14 @@ pub(crate) fn split(choices: &[Registers<'_>], product: &Product<'_>, m: &mut [B
 
 /// One chunk.
 fn split_chunk(choices: &[Registers<'_>], product: &Product<'_>, m: &mut [Block]) {
-    let count = product.count;
+    let Product { count, tiles, .. } = *product;
     let mut done = 0;
     for choice in choices {
         let end = product.blocks - (product.blocks - done) % choice.blocks;
         let mut first = 0;
-        while done < end && first < count {
+        while done < end && first < tiles {
             // no tile over another one: sums that continue from memory would be added to twice
-            let (size, groups) = choose(choice.rows, count - first);
+            let (size, groups) = choose(choice.rows, tiles - first);
             let (rows, column) = choice.rows[size];
             for block in (done..end).step_by(choice.blocks) {
                 let skip = block * product.u_stride;
@@ -146,9 +148,9 @@ pub(crate) fn column<S: Simd, const ROWS: usize, const BLOCKS: usize, const G: u
     Column { first, groups }: Column,
     m: &mut [Block],
 ) {
-    let Product { count, lanes, u_stride, ahead, resume, positions, next, .. } = *product;
+    let Product { count, tiles, lanes, u_stride, ahead, resume, positions, next, .. } = *product;
     // the tile's share of the weights ahead, for each block of its input
-    let step = (ROWS * LANES).div_ceil(count) * BLOCKS;
+    let step = (ROWS * LANES).div_ceil(tiles) * BLOCKS;
     for position in 0..positions {
         let (v, u) = (&product.v[position * next.v..], &product.u[position * next.u..]);
         let m = &mut m[position * next.m..][..BLOCKS * count];
@@ -163,7 +165,7 @@ pub(crate) fn column<S: Simd, const ROWS: usize, const BLOCKS: usize, const G: u
                 });
             }
             let mut k = 0;
-            let asked = at * lanes.len() * LANES / count;
+            let asked = at * lanes.len() * LANES / tiles;
             for block in 0..lanes.len() {
                 // of one output block after the other, what this block of the input is to ask for of all
                 let from = block % BLOCKS * u_stride + asked + block / BLOCKS * step;

@@ -1,8 +1,8 @@
 //! The output transform: the sums of a tile to M x M pixels, bias, residual and activation at once.
 
 use crate::Block;
-use crate::conv::winograd::batch::{Batch, Planes};
-use crate::conv::winograd::transform::{self, Domain};
+use crate::conv::winograd::batch::{Batch, Planes, Run};
+use crate::conv::winograd::transform::{self, Domain, STRIDED, is_left_out};
 use crate::epilogue::Tail;
 use crate::simd::{Simd, unroll};
 
@@ -45,36 +45,52 @@ pub(crate) fn transform<S: Simd, const T: usize, const M: usize>(
     let bias = simd.load(tail.bias(block));
     let mut half = [[simd.splat(0.0); T]; M];
     let planes = Planes { plane: height * width, width, step: outputs };
-    for tile in 0..batch.count {
-        let (row, column) = batch.place(tile);
-        if asks && tile + AHEAD < batch.count {
-            batch.ask(simd, tile + AHEAD, &planes, out, start);
-        }
-        for c in 0..size {
-            let mut values = [simd.splat(0.0); T];
-            unroll!(r < size of T, { values[r] = simd.load(&m[(r * size + c) * stride + tile]) });
-            let values = transform::output::<S, T, M>(simd, domain, outputs, &values);
-            unroll!(y < outputs of M, { half[y][c] = values[y] });
-        }
-        let (top, left) = (row * outputs, column * outputs);
-        let columns = outputs.min(width - left);
-        for (y, half) in half[..outputs.min(height - top)].iter().enumerate() {
-            let mut values = transform::output::<S, T, M>(simd, domain, outputs, half);
-            let pixel = (top + y) * width + left;
-            let out = &mut out[pixel - start..][..columns];
-            unroll!(x < outputs of M, { values[x] = simd.add(values[x], bias) });
-            if let Some(residual) = tail.residual(block, height * width, pixel, columns) {
+    for Run { row, columns, index, at, narrow } in batch.runs() {
+        let narrow = narrow.map(|narrow| narrow && domain.has_narrow() && (M > 2 || T == STRIDED));
+        for (i, column) in columns.enumerate() {
+            if asks && index + i + AHEAD < batch.count {
+                batch.ask(simd, index + i + AHEAD, &planes, out, start);
+            }
+            for c in 0..size {
+                let left_out = is_left_out(size, c);
+                let at = at[usize::from(left_out)] + i;
+                let mut values = [simd.splat(0.0); T];
+                if !(narrow[1] && left_out) {
+                    unroll!(r < size of T, {
+                        if !(narrow[0] && is_left_out(size, r)) {
+                            values[r] = simd.load(&m[(r * size + c) * stride + at]);
+                        }
+                    });
+                }
+                let mut values = transform::output::<S, T, M>(simd, domain, outputs, &values);
+                if narrow[0] {
+                    transform::narrow_outputs(simd, domain, &mut values);
+                }
+                unroll!(y < outputs of M, { half[y][c] = values[y] });
+            }
+            let (top, left) = (row * outputs, column * outputs);
+            let columns = outputs.min(width - left);
+            for (y, half) in half[..outputs.min(height - top)].iter().enumerate() {
+                let mut values = transform::output::<S, T, M>(simd, domain, outputs, half);
+                if narrow[1] {
+                    transform::narrow_outputs(simd, domain, &mut values);
+                }
+                let pixel = (top + y) * width + left;
+                let out = &mut out[pixel - start..][..columns];
+                unroll!(x < outputs of M, { values[x] = simd.add(values[x], bias) });
+                if let Some(residual) = tail.residual(block, height * width, pixel, columns) {
+                    unroll!(x < outputs of M, {
+                        if x < columns {
+                            values[x] = simd.add(values[x], simd.load(&residual[x]));
+                        }
+                    });
+                }
                 unroll!(x < outputs of M, {
                     if x < columns {
-                        values[x] = simd.add(values[x], simd.load(&residual[x]));
+                        simd.store(&mut out[x], Tail::apply(simd, values[x], tail.constants(simd)));
                     }
                 });
             }
-            unroll!(x < outputs of M, {
-                if x < columns {
-                    simd.store(&mut out[x], Tail::apply(simd, values[x], tail.constants(simd)));
-                }
-            });
         }
     }
 }

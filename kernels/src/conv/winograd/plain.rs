@@ -135,7 +135,9 @@ impl Winograd {
     ) {
         let (side, taps) = (self.tile.weight_side(), self.tile.kernel * self.tile.kernel);
         let plain_size = taps * channels(args.lanes);
-        let few = room.count <= MOST_JOINED && room.count.is_multiple_of(JOINED_TILES);
+        let count = room.count;
+        // all of them at every position
+        let few = count <= MOST_JOINED && count.is_multiple_of(JOINED_TILES) && room.tiles == [count; 4];
         let joined = self.plain.joined.filter(|_| few);
         let together = if joined.is_some() { 1 } else { self.plain.together };
         for at in (0..group).step_by(together) {
@@ -161,18 +163,19 @@ impl Winograd {
         let taps = self.tile.kernel * self.tile.kernel;
         let (plain, ahead) = chunk.plain.split_at(taps * chunk.lanes.len() * LANES);
         let xi = index * self.tile.domain();
-        for tile in (0..room.count).step_by(JOINED_TILES) {
+        let count = room.count;
+        for tile in (0..count).step_by(JOINED_TILES) {
             let row = Joined {
                 index,
                 plain,
                 ahead,
-                v: &room.v[xi * room.v_stride + chunk.skipped * room.count + tile..],
+                v: &room.v[xi * room.v_stride + chunk.skipped * count + tile..],
                 v_stride: room.v_stride,
-                count: room.count,
+                count,
                 m_stride: room.m_stride,
                 resume: chunk.skipped > 0,
             };
-            joined(&row, &mut room.m[xi * room.m_stride + chunk.at * room.count + tile..]);
+            joined(&row, &mut room.m[xi * room.m_stride + chunk.at * count + tile..]);
         }
     }
 
@@ -186,13 +189,15 @@ impl Winograd {
             (self.weights)(&row, &plain[j * plain_size..], lanes, &mut room.row[j * k..], u_stride);
         }
         let at_once = self.tile.at_once(blocks * k, count).min(side);
-        for Run { weight, xi, len } in self.tile.runs(index * side..(index + 1) * side, at_once) {
+        let weights = index * side..(index + 1) * side;
+        self.tile.each_run(weights, at_once, &room.tiles, |Run { weight, xi, len, tiles }| {
             let product = Product {
                 positions: len,
                 next: Next { v: room.v_stride, u: u_stride, m: room.m_stride },
                 spread,
                 v: &room.v[xi * room.v_stride + skipped * count..],
                 count,
+                tiles,
                 lanes,
                 u: &room.row[weight % side * u_stride..],
                 u_stride: k,
@@ -201,6 +206,6 @@ impl Winograd {
                 resume: skipped > 0,
             };
             (self.multiply)(&product, &mut room.m[xi * room.m_stride + at * count..]);
-        }
+        });
     }
 }

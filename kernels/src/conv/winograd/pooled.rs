@@ -3,7 +3,7 @@
 
 use core::ops::Range;
 
-use super::batch::Batch;
+use super::batch::{Batch, Grid};
 use super::output::Output;
 use super::{Reads, Sums, Winograd, Work};
 use crate::Block;
@@ -111,20 +111,19 @@ impl Winograd {
         let tiles = first..pixels.end.div_ceil(tile_row) * across;
         // whole rows of tiles where there is room: fewer and longer strips
         let unit = if count >= across { across } else { 1 };
-        let work = Work { reads, blocks, across, tiles, count, unit };
+        let grid = self.tile.grid([args.geometry.out_height, args.geometry.out_width], across);
+        let work = Work { reads, blocks, grid, tiles, count, unit };
         let (strip, scratch) = scratch.split_at_mut(self.tile.outputs() * count);
         self.each_block(args, &work, scratch, &mut |sums| {
-            let mut m = sums.m;
             each_strip(&sums.batch, |part| {
-                let size_of_strip = self.outputs_of(args, &Sums { m, ..*sums }, &part, strip);
+                let size_of_strip = self.outputs_of(args, sums, &part, strip);
                 let at = part.rows.start * tile_row + part.columns.start * (size / POOL) - pixels.start;
                 pool.strip(strip, size_of_strip, (at, width), sums.block, out);
-                m = &m[part.rows.len() * part.columns.len()..];
             });
         });
     }
 
-    /// Transforms the first tiles of `sums` to the outputs of a strip; gives their rows and columns.
+    /// Transforms some tiles of `sums` to the outputs of a strip; gives their rows and columns.
     fn outputs_of(
         &self,
         args: &ConvArgs<'_>,
@@ -138,8 +137,7 @@ impl Winograd {
             |tiles: &Range<usize>, pooled: usize| (tiles.end * size).min(pooled * POOL) - tiles.start * size;
         let [rows, columns] = [extent(&part.rows, height), extent(&part.columns, width)];
         let map = ConvGeometry { out_height: rows, out_width: columns, ..args.geometry };
-        let (across, count) = (part.columns.len(), part.rows.len() * part.columns.len());
-        let batch = Batch { geometry: &map, size, across, first: 0, count, together: count, asks: false };
+        let batch = sums.batch.strip(&part.rows, &part.columns, &map);
         let (tail, block) = (args.epilogue.tail(), sums.block);
         let strip = &mut strip[..rows * columns];
         (self.output)(
@@ -182,7 +180,7 @@ impl Winograd {
 
 /// Calls `visit` for each strip of a batch, in the order of its tiles: the end of a row, whole rows, the begin of one.
 fn each_strip(batch: &Batch<'_>, mut visit: impl FnMut(Strip)) {
-    let &Batch { across, first, count, .. } = batch;
+    let &Batch { grid: Grid { across, .. }, first, count, .. } = batch;
     let (mut at, end) = (first, first + count);
     while at < end {
         let (row, column) = (at / across, at % across);

@@ -4,6 +4,8 @@ use core::ops::Range;
 
 #[cfg(doc)]
 use super::Winograd;
+use super::batch::Grid;
+use super::transform;
 use crate::LANES;
 
 /// Output blocks whose sums are kept between the products and the output transform.
@@ -77,16 +79,86 @@ impl WinogradTile {
         }
     }
 
-    /// The positions of some transformed weights, `at_once` at a time.
-    pub(super) fn runs(self, weights: Range<usize>, at_once: usize) -> impl Iterator<Item = Run> {
+    /// Calls `visit` for the positions of some transformed weights, `at_once` at a time, or fewer where not all of these have as many
+    /// of the tiles, which are given for each class.
+    pub(super) fn each_run(
+        self,
+        weights: Range<usize>,
+        at_once: usize,
+        tiles: &[usize; 4],
+        mut visit: impl FnMut(Run),
+    ) {
         let (side, domain) = (self.weight_side(), self.domain());
-        weights.step_by(at_once).flat_map(move |weight| {
-            let run = self.positions_of(weight).map(move |xi| Run { weight, xi, len: at_once });
+        for weight in weights.step_by(at_once) {
+            for xi in self.positions_of(weight) {
+                self.split_run(Run { weight, xi, len: at_once, tiles: 0 }, tiles, &mut visit);
+            }
             // positions behind such a run take its last weight once more
             let last = weight + at_once - 1;
-            let again = self.positions_of(last).filter(move |xi| at_once > 1 && xi % domain >= side);
-            run.chain(again.map(move |xi| Run { weight: last, xi, len: 1 }))
-        })
+            for xi in self.positions_of(last).filter(|xi| at_once > 1 && xi % domain >= side) {
+                self.split_run(Run { weight: last, xi, len: 1, tiles: 0 }, tiles, &mut visit);
+            }
+        }
+    }
+
+    /// Calls `visit` for the parts of a run that have as many tiles, where that is not none.
+    fn split_run(self, mut run: Run, tiles: &[usize; 4], visit: &mut impl FnMut(Run)) {
+        let count = |xi: usize| tiles[self.class(xi)];
+        let all_alike = *tiles == [tiles[0]; 4];
+        while run.len > 0 {
+            let own = count(run.xi);
+            let len = if all_alike {
+                run.len
+            } else {
+                (0..run.len).take_while(|i| count(run.xi + i) == own).count()
+            };
+            if own > 0 {
+                visit(Run { len, tiles: own, ..run });
+            }
+            run = Run { weight: run.weight + len, xi: run.xi + len, len: run.len - len, tiles: 0 };
+        }
+    }
+
+    /// Outputs of a narrow tile in each direction: a map ends with such where no more are left over. It has fewer inputs, and lacks
+    /// some positions. None where there is no such tile: those that are chosen by themselves for the most layers have one.
+    pub const fn narrow(self) -> usize {
+        match (self.output, self.kernel, self.stride) {
+            (4, 3, 1) => 2,
+            (2, 3, 2) => 1,
+            _ => 0,
+        }
+    }
+
+    /// The class of a position: bit 0 where tiles of a narrow column lack it, bit 1 where those of a narrow row do.
+    pub(super) const fn class(self, xi: usize) -> usize {
+        let domain = self.domain();
+        let [row, column] = [xi / domain, xi % domain];
+        (transform::is_left_out(domain, row) as usize) << 1 | transform::is_left_out(domain, column) as usize
+    }
+
+    /// How tiles cover `height` x `width` outputs, `across` of them in a row.
+    pub(super) fn grid(self, [height, width]: [usize; 2], across: usize) -> Grid {
+        let narrow = [height, width].map(|outputs| {
+            let is_narrow = (1..=self.narrow()).contains(&(outputs % self.output));
+            if is_narrow { outputs / self.output } else { usize::MAX }
+        });
+        Grid { across, narrow }
+    }
+
+    /// Products of a map of `height` x `width` outputs, per pair of channels.
+    pub const fn products(self, height: usize, width: usize) -> usize {
+        self.products_along(height) * self.products_along(width)
+    }
+
+    /// Products of a row of so many outputs.
+    const fn products_along(self, outputs: usize) -> usize {
+        let (whole, rest) = (outputs / self.output, outputs % self.output);
+        let last = match rest {
+            0 => 0,
+            _ if rest <= self.narrow() => (self.narrow() - 1) * self.stride + self.kernel,
+            _ => self.domain(),
+        };
+        whole * self.domain() + last
     }
 
     /// Products per tile and pair of channels.
@@ -157,6 +229,8 @@ pub(super) struct Run {
     pub(super) weight: usize,
     pub(super) xi: usize,
     pub(super) len: usize,
+    /// How many tiles have them.
+    pub(super) tiles: usize,
 }
 
 /// Which weights a run starts from.

@@ -17,6 +17,15 @@ use crate::simd::{Simd, unroll};
 
 pub(crate) mod stride_two;
 
+/// Whether narrow tiles lack a position: the last pair of points; with stride 2, the position in which two outputs meet, and one of the
+/// two with the middle tap.
+pub(crate) const fn is_left_out(size: usize, position: usize) -> bool {
+    match size {
+        STRIDED => matches!(position, 1 | 4),
+        _ => size - 3 <= position && position < size - 1,
+    }
+}
+
 /// Most pairs of points that a domain has.
 const MOST: usize = 3;
 
@@ -44,6 +53,8 @@ pub(crate) struct Domain {
     weights: [[f32; 5]; MOST],
     /// `G[0][0]`.
     first_weight: f32,
+    /// `p²` of the last pair, which narrow tiles lack.
+    last_square: f32,
 }
 
 impl Domain {
@@ -61,6 +72,12 @@ impl Domain {
             8 => EIGHT,
             _ => panic!("domains have 4, 5, 6 or 8 positions"),
         }
+    }
+
+    /// Whether there are narrow tiles.
+    #[inline(always)]
+    pub(crate) const fn has_narrow(&self) -> bool {
+        matches!(self.size, STRIDED | 6)
     }
 
     /// From the positive point of each pair. Four points are the usual 0, 1, -1, infinity. Six: 5/8 and 3/2 make half the
@@ -109,6 +126,7 @@ impl Domain {
             powers,
             weights,
             first_weight,
+            last_square: (points[pairs - 1] * points[pairs - 1]) as f32,
         }
     }
 }
@@ -177,6 +195,31 @@ pub(crate) fn input<S: Simd, const T: usize>(simd: S, domain: &Domain, d: &[S::V
         }
     });
     out
+}
+
+/// From the inputs of a narrow tile, two less than those of a whole one, to inputs of a whole one with the same values at the positions
+/// that both have: `B'` of the narrow one lacks the factor `x² - q²`, `q` being the last point, so an input `e_j` of it is
+/// `d_{j+2} - q² d_j`, of which the two in the middle may be zero. With stride 2 nothing meets these two.
+#[inline(always)]
+pub(crate) fn widen_inputs<S: Simd, const T: usize>(simd: S, domain: &Domain, d: &mut [S::Vector; T]) {
+    let (zero, [third, fourth]) = (simd.splat(0.0), [d[2], d[3]]);
+    (d[2], d[3], d[4 % T]) = (zero, zero, third);
+    if !domain.strided {
+        let scale = simd.splat(-1.0 / domain.last_square);
+        (d[0], d[1], d[5 % T]) = (simd.mul(scale, d[0]), simd.mul(scale, d[1]), fourth);
+    }
+}
+
+/// From the outputs of a whole tile, of sums that are zero where a narrow one has none, to those of a narrow one: the factor
+/// `p² - q²` that its values lack beside the weights is two outputs' difference. With stride 2 it has one, the sum of both.
+#[inline(always)]
+pub(crate) fn narrow_outputs<S: Simd, const M: usize>(simd: S, domain: &Domain, y: &mut [S::Vector; M]) {
+    if domain.strided {
+        y[0] = simd.add(y[0], y[1]);
+    } else {
+        let scale = simd.splat(-domain.last_square);
+        (y[0], y[1]) = (simd.mul_add(scale, y[0], y[2 % M]), simd.mul_add(scale, y[1], y[3 % M]));
+    }
 }
 
 /// `A' m`, for `outputs` outputs.
