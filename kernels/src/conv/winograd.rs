@@ -32,7 +32,7 @@ pub(crate) mod multiply;
 pub(crate) mod output;
 pub(crate) mod plain;
 mod pooled;
-mod sizes;
+pub(crate) mod sizes;
 pub(crate) mod transform;
 pub(crate) mod weights;
 
@@ -42,7 +42,7 @@ use multiply::{MultiplyFn, Next, Product};
 use output::{Output, OutputFn};
 use plain::PlainWeights;
 pub use pooled::{POOL, Pooled};
-use sizes::{FEW_TILES, FEW_WEIGHTS, GROUP, Run};
+use sizes::{FEW_TILES, FEW_WEIGHTS, GROUP, PAIRED_TILES, Run};
 pub use sizes::{Groups, Reads, WeightForm, WinogradTile};
 use weights::{Row, WeightsFn};
 
@@ -57,6 +57,8 @@ pub struct Winograd {
     pub(crate) weights: WeightsFn,
     pub(crate) multiply: MultiplyFn,
     pub(crate) output: OutputFn,
+    /// Output blocks that are worked on together where [`PAIRED_TILES`] meet stored weights that stream.
+    pub(crate) streamed: usize,
     pub(crate) plain: PlainWeights,
     pub(crate) finish: Finish,
 }
@@ -102,6 +104,7 @@ macro_rules! winograd_kernels {
             weights: $weights,
             multiply: $multiply,
             output: $output,
+            streamed: $crate::conv::winograd::sizes::GROUP,
             plain: $crate::conv::winograd::plain::PlainWeights::BLOCK_BY_BLOCK,
             finish: $finish,
         }
@@ -216,7 +219,7 @@ impl Winograd {
         let batches = units.div_ceil(most);
         for (index, own) in groups.of(*blocks) {
             let input = &args.input[index * in_group..][..in_group];
-            let group = GROUP.min(own.len());
+            let group = self.group(*form, tiles.len(), args.weights.len()).min(own.len());
             for index in 0..batches {
                 // even batches: none is left with a few tiles only
                 let begin = |index: usize| tiles.start + units * index / batches * unit;
@@ -240,6 +243,13 @@ impl Winograd {
                 }
             }
         }
+    }
+
+    /// Output blocks whose sums are kept between the products and the output transform, for a layer of so many tiles and blocks of
+    /// weights.
+    fn group(&self, form: WeightForm, tiles: usize, weights: usize) -> usize {
+        let streams = form == WeightForm::Stored && weights > FEW_WEIGHTS;
+        if streams && PAIRED_TILES.contains(&tiles) { self.streamed } else { GROUP }
     }
 
     /// How many tiles the scratch holds.

@@ -292,8 +292,8 @@ fn winograd_multiply_avx512(product: &Product<'_>, m: &mut [Block]) {
         8 => &[registers!(winograd_column_avx512, 1, 8: 1 7)],
         _ => &[
             registers!(winograd_column_avx512, 4: 1 2 3 4 6),
-            // two or three blocks that are left: 4 x 2 has the 8 sums that hide the latency, and 8 x 2 would do no better
-            registers!(winograd_column_avx512, 2: 1 4 7 8 14),
+            // two or three blocks that are left, and layers of 9 to 16 tiles: 4 x 2 has the 8 sums that hide the latency
+            registers!(winograd_column_avx512, 2: 1 4 7 9 12 14),
             registers!(winograd_column_avx512, 1: 1 2 4 8 9 14),
         ],
     };

@@ -56,11 +56,13 @@ pub(crate) struct Joined<'a> {
 /// Computes a row for [`JOINED_TILES`] tiles; `m` is `[tile]` for each position.
 pub(crate) type JoinedFn = fn(args: &Joined<'_>, m: &mut [Block]);
 
-/// Gives the kernels of an instruction set register tiles of several output blocks, and one of them [`joined`].
+/// Gives the kernels of an instruction set register tiles of several output blocks, two for weights that stream, and one of them
+/// [`joined`].
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "AVX-512 alone has the registers"))]
 pub(crate) fn with_joined<const N: usize>(mut kernels: [Winograd; N], joined: JoinedFn) -> [Winograd; N] {
     for kernel in &mut kernels {
         let has_code = (kernel.tile.output, kernel.tile.kernel) == (4, 3);
+        kernel.streamed = 2;
         kernel.plain = PlainWeights { together: GROUP, joined: has_code.then_some(joined) };
     }
     kernels

@@ -1,6 +1,6 @@
 //! Sizes: of tiles, of what a run starts from, and of what is worked on at once.
 
-use core::ops::Range;
+use core::ops::{Range, RangeInclusive};
 
 #[cfg(doc)]
 use super::Winograd;
@@ -9,7 +9,7 @@ use super::transform;
 use crate::LANES;
 
 /// Output blocks whose sums are kept between the products and the output transform.
-pub(super) const GROUP: usize = 4;
+pub(crate) const GROUP: usize = 4;
 
 /// Blocks of scratch for one row of transformed weights: 50 KB.
 pub(super) const ROW: usize = 800;
@@ -22,6 +22,9 @@ pub(super) const FEW_WEIGHTS: usize = 10 << 10;
 
 /// So many tiles are one register tile, or two.
 pub(super) const FEW_TILES: usize = 8;
+
+/// So many tiles meet two streams of weights as fast as they come, on an instruction set with the registers for it.
+pub(super) const PAIRED_TILES: RangeInclusive<usize> = FEW_TILES + 1..=16;
 
 /// So many tiles are a few register tiles.
 const SOME_TILES: usize = 24;
