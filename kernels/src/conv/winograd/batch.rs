@@ -52,8 +52,8 @@ pub(crate) struct Run {
     pub(crate) columns: Range<usize>,
     /// The first one's number in the batch.
     pub(crate) index: usize,
-    /// Its number among those that are worked on together, where a position is one that tiles of a narrow column have, and
-    /// where it is not: another one in a narrow row, behind which there are tiles of a narrow column in the first case only.
+    /// Its number among those that are worked on together: at positions that tiles of a narrow column have, and at those that they
+    /// lack. Only in a narrow row these differ, before which the tiles of a narrow column are counted in the first case.
     pub(crate) at: [usize; 2],
     /// Whether they have few rows, and few columns.
     pub(crate) narrow: [bool; 2],

@@ -27,7 +27,7 @@ impl PlainWeights {
     pub(crate) const BLOCK_BY_BLOCK: PlainWeights = PlainWeights { together: 1, joined: None };
 }
 
-/// Tiles that [`joined`] computes: those of a map from 5x5 to 8x8, in tiles of 4x4 outputs.
+/// Tiles that [`joined`] computes: those of a map of 7 or 8 pixels in each direction, in tiles of 4x4 outputs.
 const JOINED_TILES: usize = 4;
 
 /// So many tiles are computed four after four, which transforms the weights twice; with more, one transform in memory is less.
