@@ -13,7 +13,7 @@ use sinew::{Data, Model, Options, Session, SessionOptions, Tensor};
 
 /// Largest growth of a C program that uses the whole interface, linked as below: bytes. Measured figures stand in
 /// docs/integrating.md; this leaves half a percent.
-const SIZE_LIMIT: u64 = 1_171_000;
+const SIZE_LIMIT: u64 = 1_179_000;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

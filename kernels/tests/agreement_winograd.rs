@@ -186,11 +186,10 @@ impl Layer {
     fn reference(&self) -> Vec<[(f64, f64); LANES]> {
         let geometry = &self.geometry;
         let WinogradTile { kernel: r, output: m, stride } = self.tile;
-        let few = narrow_outputs(self.tile);
-        let [whole, narrow] = [false, few > 0].map(|narrow| matrices(self.tile, narrow));
+        let of_kinds: Vec<_> = kinds(self.tile).map(|lacks| matrices(self.tile, lacks)).collect();
         let channels: usize = self.lanes.iter().map(|live| usize::from(*live)).sum();
         let constant =
-            |narrow| bound_constant(self.tile, narrow) * (channels + 2) as f64 * f64::from(f32::EPSILON);
+            |lacks| bound_constant(self.tile, lacks) * (channels + 2) as f64 * f64::from(f32::EPSILON);
         let pixel = |block: usize, y: isize, x: isize, lane: usize| {
             let inside =
                 (0..geometry.in_height as isize).contains(&y) && (0..geometry.in_width as isize).contains(&x);
@@ -234,9 +233,10 @@ impl Layer {
                 weights.push((0..r).map(|ky| (0..r).map(|kx| at(ky, kx)).collect()).collect::<Matrix>());
             }
             for (y0, x0) in tiles_of(geometry, m) {
-                let is_narrow = [geometry.out_height - y0, geometry.out_width - x0].map(|left| left <= few);
-                let [down, along] = is_narrow.map(|is_narrow| if is_narrow { &narrow } else { &whole });
-                let constant = constant(is_narrow != [false; 2]);
+                let lacks =
+                    [geometry.out_height - y0, geometry.out_width - x0].map(|left| lacking(self.tile, left));
+                let [down, along] = lacks.map(|lacks| &of_kinds[lacks]);
+                let constant = lacks.into_iter().map(constant).fold(0.0, f64::max);
                 let mut sums = vec![vec![0.0; along.1.len()]; down.1.len()];
                 for ((in_block, in_lane, ..), g) in channel_list.iter().zip(&weights) {
                     let u = magnitudes([&down.1, &along.1], g);
@@ -284,24 +284,27 @@ fn find(isa: Isa, tile: WinogradTile) -> &'static Winograd {
 
 type Matrix = Vec<Vec<f64>>;
 
-/// Outputs of a narrow tile in each direction, or 0 where there is none.
-fn narrow_outputs(tile: WinogradTile) -> usize {
-    match (tile.output, tile.kernel, tile.stride) {
-        (4, 3, 1) => 2,
-        (2, 3, 2) => 1,
-        _ => 0,
-    }
+/// Pairs of points that a tile lacks in a direction in which so many outputs are left: as many as there are two outputs less. With
+/// stride 2 a tile of one output is a narrow one.
+fn lacking(tile: WinogradTile, left: usize) -> usize {
+    let unused = tile.output.saturating_sub(left);
+    if tile.stride == 2 { unused } else { unused / 2 }
+}
+
+/// What tiles may lack, from none on.
+fn kinds(tile: WinogradTile) -> std::ops::RangeInclusive<usize> {
+    0..=lacking(tile, 1)
 }
 
 /// B', G and A' by the construction for any points: not the kernels' even and odd halves. With stride 2 by hand. Those of a
-/// narrow tile have the weights of a whole one, without the last pair of points; its A' is a difference, of which this is the sum of
-/// the magnitudes.
-fn matrices(tile: WinogradTile, narrow: bool) -> (Matrix, Matrix, Matrix) {
+/// narrow tile have the weights of a whole one, without the last pairs of points; its A' is a difference, of which this is the sum of
+/// the magnitudes, and so is its B' where there is one.
+fn matrices(tile: WinogradTile, lacks: usize) -> (Matrix, Matrix, Matrix) {
     if tile == STRIDED {
         let of = |rows: &[&[i8]]| -> Matrix {
             rows.iter().map(|row| row.iter().copied().map(f64::from).collect()).collect()
         };
-        if narrow {
+        if lacks > 0 {
             let weight: [&[i8]; 3] = [&[1, 0, 0], &[0, 0, 1], &[0, 1, 0]];
             return (of(&weight), of(&weight), of(&[&[1, 1, 1]]));
         }
@@ -313,9 +316,9 @@ fn matrices(tile: WinogradTile, narrow: bool) -> (Matrix, Matrix, Matrix) {
     let whole: &[f64] = match tile.domain() {
         4 => &[0.0, 1.0, -1.0],
         6 => &[0.0, 0.625, -0.625, 1.5, -1.5],
-        _ => &[0.0, 0.5, -0.5, 1.0, -1.0, 2.0, -2.0],
+        _ => &[0.0, 0.5, -0.5, 2.0, -2.0, 1.0, -1.0],
     };
-    let points = if narrow { &whole[..whole.len() - 2] } else { whole };
+    let (points, left_out) = whole.split_at(whole.len() - 2 * lacks);
     let (t, outputs) = (points.len() + 1, points.len() + 2 - tile.kernel);
     // coefficients of prod (x - p) without the point `skip`
     let polynomial = |skip: usize| {
@@ -339,8 +342,29 @@ fn matrices(tile: WinogradTile, narrow: bool) -> (Matrix, Matrix, Matrix) {
         weight.push((0..tile.kernel as i32).map(|k| p.powi(k) / scale).collect());
     }
     weight.push((0..tile.kernel).map(|k| if k + 1 == tile.kernel { 1.0 } else { 0.0 }).collect());
-    let left_out = whole[whole.len() - 1];
-    let scale = |p: f64| if narrow { p * p + left_out * left_out } else { 1.0 };
+    let scale = |p: f64| -> f64 { left_out.iter().step_by(2).map(|q| p * p + q * q).product() };
+    if tile.domain() == 8 && lacks == 1 {
+        // of a whole one, of which the third and the fourth input are zero and the two last ones have two addends
+        let q = left_out[0];
+        input = matrices(tile, 0)
+            .0
+            .iter()
+            .enumerate()
+            .filter(|(row, _)| !(5..7).contains(row))
+            .map(|(_, row)| {
+                let of = |i: usize| row[i].abs();
+                let square = q * q;
+                vec![
+                    of(0) / square,
+                    of(1) / square,
+                    of(4) + square * of(6),
+                    of(5) + square * of(7),
+                    of(6),
+                    of(7),
+                ]
+            })
+            .collect();
+    }
     let output = (0..outputs)
         .map(|k| {
             let last = if k + 1 == outputs { 1.0 } else { 0.0 };
@@ -351,10 +375,12 @@ fn matrices(tile: WinogradTile, narrow: bool) -> (Matrix, Matrix, Matrix) {
 }
 
 /// The constant of the error bound, derived in `docs/winograd.md`.
-fn bound_constant(tile: WinogradTile, narrow: bool) -> f64 {
+fn bound_constant(tile: WinogradTile, lacks: usize) -> f64 {
     match (tile.output, tile.kernel, tile.stride) {
         (2, 3, 2) => 1.2,
-        (4, 3, _) if narrow => 3.9,
+        (4, 3, _) if lacks > 0 => 3.9,
+        (6, 3, _) if lacks == 1 => 4.2,
+        (4, 5, _) if lacks > 0 => 4.5,
         (2, 3, _) => 2.6,
         (4, 3, _) => 3.2,
         (6, 3, _) => 3.9,
@@ -562,6 +588,9 @@ fn usual_sizes_agree() {
         (tile(2, 3), 7),
         (tile(4, 3), 14),
         (tile(6, 3), 13),
+        (tile(6, 3), 8),
+        (tile(6, 3), 10),
+        (tile(4, 5), 10),
         (tile(4, 3), 1),
         (tile(2, 5), 7),
         (tile(4, 5), 9),
@@ -627,7 +656,9 @@ fn four_tiles_agree() {
 /// end.
 #[test]
 fn large_maps_agree() {
-    for (tile, size) in [(tile(4, 3), (66, 131)), (tile(2, 3), (131, 66)), (STRIDED, (131, 130))] {
+    for (tile, size) in
+        [(tile(4, 3), (66, 131)), (tile(6, 3), (64, 130)), (tile(2, 3), (131, 66)), (STRIDED, (131, 130))]
+    {
         let layer = Layer::new(tile, size, [1, 0, 1, 1], &[16, 3], 2, 11);
         assert!(layer.input.len() >= 1 << 14, "{size:?}");
         for count in [3, 40, layer.tiles()] {
@@ -664,8 +695,8 @@ fn errors_keep_the_derived_bound() {
 #[test]
 fn error_factors_are_those_of_the_matrices() {
     for tile in TILES {
-        let line = |narrow: bool| {
-            let (input, weight, result) = matrices(tile, narrow);
+        let line = |lacks: usize| {
+            let (input, weight, result) = matrices(tile, lacks);
             let sums: Vec<f64> = input.iter().map(|row| row.iter().map(|x| x.abs()).sum()).collect();
             // The transforms are separable: the largest over taps and outputs is that of one direction, squared.
             let of = |tap: usize, result: &[f64]| -> f64 {
@@ -675,23 +706,23 @@ fn error_factors_are_those_of_the_matrices() {
             taps.flat_map(|tap| result.iter().map(move |result| of(tap, result))).fold(0.0, f64::max)
         };
         let bound_of =
-            |narrow, line: f64, channels| bound_constant(tile, narrow) * (channels + 2) as f64 * line;
-        let line_of_whole = line(false);
-        if narrow_outputs(tile) > 0 {
-            let line_of_narrow = line(true);
-            println!("{tile:?}: {line_of_whole} and {line_of_narrow} of a narrow one");
-            let [narrow, whole] = [(true, line_of_narrow), (false, line_of_whole)]
-                .map(|(narrow, line)| bound_of(narrow, line, 1));
+            |lacks, line: f64, channels| bound_constant(tile, lacks) * (channels + 2) as f64 * line;
+        let line_of_whole = line(0);
+        for lacks in kinds(tile).skip(1) {
+            let line_of_narrow = line(lacks);
+            println!("{tile:?}: {line_of_whole} and {line_of_narrow} of one that lacks {lacks}");
+            let [narrow, whole] =
+                [(lacks, line_of_narrow), (0, line_of_whole)].map(|(lacks, line)| bound_of(lacks, line, 1));
             assert!(narrow < whole, "{tile:?}: narrow tiles keep the bound of whole ones");
         }
         let line = line_of_whole;
         let channels = 64;
-        let bound = bound_of(false, line * line, channels);
+        let bound = bound_of(0, line * line, channels);
         let direct = (tile.kernel * tile.kernel * channels + 2) as f64;
         let factor = tile.error_factor(channels);
         assert!(factor <= bound / direct, "{tile:?}: {factor} is above the documented bound");
         // The documented constant is that of one channel, the largest: n / 6 there, n / 2 / (channels + 2) here.
-        let roundings = 6.0 * bound_constant(tile, false) + channels as f64 - 1.0;
+        let roundings = 6.0 * bound_constant(tile, 0) + channels as f64 - 1.0;
         let near = roundings / 2.0 * line * line / direct;
         assert!((factor / near - 1.0).abs() < 0.03, "{tile:?}: {factor} is not {near}");
     }

@@ -36,7 +36,7 @@ pub(crate) mod sizes;
 pub(crate) mod transform;
 pub(crate) mod weights;
 
-use batch::{Batch, Grid, asks, tiles_of_classes};
+use batch::{Batch, Grid, Kinds, NO_TILES, asks, having};
 use input::InputFn;
 use multiply::{MultiplyFn, Next, Product};
 use output::{Output, OutputFn};
@@ -142,9 +142,9 @@ struct Sums<'a> {
 
 /// The scratch of one batch.
 struct Room<'a> {
-    /// Its tiles, and those that have the positions of each class.
+    /// Its tiles, and those that have each position ([`having`]).
     count: usize,
-    tiles: [usize; 4],
+    tiles: Kinds,
     v: &'a mut [Block],
     v_stride: usize,
     m: &'a mut [Block],
@@ -228,11 +228,11 @@ impl Winograd {
                 let asks = asks(args.input.len(), groups.spread);
                 let together = grid.count(&(first..first + count));
                 let batch =
-                    Batch { geometry, size, grid: *grid, first, count, before: [0; 4], together, asks };
+                    Batch { geometry, size, grid: *grid, first, count, before: NO_TILES, together, asks };
                 let (v_stride, m_stride) = ((in_blocks * count) | 1, (group * count) | 1);
                 let (v, m) = scratch.split_at_mut(self.tile.positions() * v_stride);
                 (self.input)(&batch, input, v, v_stride);
-                let tiles = tiles_of_classes(together);
+                let tiles = having(&together);
                 let mut room = Room { count, tiles, v, v_stride, m, m_stride, row };
                 for block in own.clone().step_by(group) {
                     let group = group.min(own.end - block);

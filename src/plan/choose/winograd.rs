@@ -27,9 +27,33 @@ const MANY_TILES: usize = 49;
 /// Tiles of a map that pay where groups share blocks.
 const SOME_TILES: usize = 16;
 
-/// Winograd tiles of 4x4 outputs or of 2x2: which are faster, and why. `docs/winograd.md` has the measurements. It looks at one
+/// Tiles of 6x6 outputs of a map that pay for weights of which there are more.
+const SIX_TILES: usize = 36;
+
+/// Products per value that the transforms read or write, input and output channels together, from which on 6x6 outputs save more than
+/// their transforms cost.
+const SIX_PRODUCTS: usize = 40;
+
+/// Pairs of channels up to which the weights of 6x6 outputs, 16 MB, come as fast as the products take them.
+const SIX_PAIRS: usize = 256 * 256;
+
+/// Whether tiles of 6x6 outputs, from stored weights, are faster than 4x4, and why.
+fn six_pays(shape: &ConvShape) -> Option<String> {
+    let [six, four] = [6, 4].map(|output| WinogradTile { output, kernel: 3, stride: 1 });
+    let [height, width] = [shape.geometry.out_height, shape.geometry.out_width];
+    let [inputs, outputs] = shape.group_channels();
+    let share = six.products(height, width) as f64 / four.products(height, width) as f64;
+    let pays = six.tiles(height, width) >= SIX_TILES
+        && share <= 0.9
+        && inputs * outputs >= SIX_PRODUCTS * (inputs + outputs)
+        && inputs * outputs <= SIX_PAIRS;
+    let tiles = six.tiles(height, width);
+    pays.then(|| format!("{tiles} tiles of 6x6 outputs take {share:.2} of the products of 4x4"))
+}
+
+/// Winograd tiles of 6x6 outputs, of 4x4 or of 2x2: which are fastest, and why. `docs/winograd.md` has the measurements. It looks at one
 /// map and at nothing else: fragments and their baseline are alike.
-fn tile_by_shape(shape: &ConvShape, kernel: usize) -> (usize, String) {
+fn tile_by_shape(shape: &ConvShape, kernel: usize, options: &PlanOptions) -> (usize, String) {
     let g = &shape.geometry;
     let [two, four] = [2, 4].map(|output| WinogradTile { output, kernel, stride: 1 });
     let tiles = |tile: WinogradTile| tile.tiles(g.out_height, g.out_width);
@@ -40,6 +64,8 @@ fn tile_by_shape(shape: &ConvShape, kernel: usize) -> (usize, String) {
         !are_whole(four, height, width) && four.products(height, width) < WORTH_OF_TILES * four.positions();
     if tiles(four) < FEW_TILES || share > 0.75 || few {
         (2, format!("tiles of 4x4 outputs cover {height}x{width} badly"))
+    } else if let Some(why) = six_pays(shape).filter(|_| kernel == 3 && !options.compact_weights) {
+        (6, why)
     } else {
         (4, format!("{} tiles of 4x4 outputs take {share:.2} of the products of 2x2", tiles(four)))
     }
@@ -126,7 +152,7 @@ pub(super) fn any_winograd(shape: &ConvShape, options: &PlanOptions) -> Result<(
         Winograd::Off => return Err("switched off".into()),
         Winograd::Tile(output) => (output, "the tile asked for".to_owned()),
         Winograd::Auto if stride == 2 => (2, "with stride 2, 25 products in place of 36".to_owned()),
-        Winograd::Auto => tile_by_shape(shape, kernel),
+        Winograd::Auto => tile_by_shape(shape, kernel, options),
     };
     let wanted = WinogradTile { output, kernel, stride };
     if !TILES.contains(&wanted) {
@@ -149,7 +175,7 @@ fn why_plain(shape: &ConvShape, tile: WinogradTile, options: &PlanOptions) -> Op
         return Some("weights are kept as they are");
     }
     let few = shape.network <= 2 * options.l2_bytes as u64;
-    if tile.output < 4 || few || stays_in_cache(shape, tile, options) {
+    if tile.output != 4 || few || stays_in_cache(shape, tile, options) {
         return None;
     }
     let [height, width] = [shape.geometry.out_height, shape.geometry.out_width];
@@ -179,9 +205,12 @@ fn within_error(
         "the error bound of {0}x{0} outputs is {factor:.1} times that of direct convolution, {budget} is allowed",
         tile.output
     );
-    let small = WinogradTile { output: 2, ..tile };
-    if options.winograd == Winograd::Auto && small.error_factor(channels) <= budget {
-        return Ok((small, format!("{over}, {:.1} is that of 2x2", small.error_factor(channels))));
+    let smaller = (2..=tile.output - 2).rev().step_by(2).map(|output| WinogradTile { output, ..tile });
+    for tile in smaller.filter(|tile| options.winograd == Winograd::Auto && TILES.contains(tile)) {
+        let factor = tile.error_factor(channels);
+        if factor <= budget {
+            return Ok((tile, format!("{over}, {factor:.1} is that of {0}x{0}", tile.output)));
+        }
     }
     Err(over)
 }
@@ -227,6 +256,14 @@ mod tests {
         };
         assert_eq!(chosen(Winograd::Auto, None).algorithm.name(), "winograd-4");
         assert_eq!(chosen(Winograd::Auto, Some(12.5)).algorithm.name(), "winograd-4");
+        let wide = |error_budget| {
+            let options = PlanOptions { error_budget, ..PlanOptions::default() };
+            choose(&shape(128, 56), &options).algorithm.name()
+        };
+        assert_eq!(
+            (wide(None), wide(Some(99.0)), wide(Some(11.0))),
+            ("winograd-6", "winograd-4", "winograd-2")
+        );
         let smaller = chosen(Winograd::Auto, Some(5.0));
         assert_eq!(smaller.algorithm.name(), "winograd-2");
         assert!(smaller.why.contains("12.4 times that of direct"), "{}", smaller.why);
@@ -312,7 +349,7 @@ mod tests {
         let tile = |kernel, size| {
             let mut shape = shape(64, size);
             shape.geometry.kernel = [kernel; 2];
-            tile_by_shape(&shape, kernel).0
+            tile_by_shape(&shape, kernel, &PlanOptions::default()).0
         };
         // One tile, or tiles that cover the map badly.
         assert_eq!((tile(3, 4), tile(3, 6), tile(3, 10)), (2, 2, 2));
@@ -320,6 +357,28 @@ mod tests {
         assert_eq!((tile(3, 5), tile(3, 9), tile(3, 13), tile(3, 17)), (2, 2, 4, 4));
         assert_eq!((tile(3, 7), tile(3, 8), tile(3, 12), tile(3, 14), tile(3, 56)), (4, 4, 4, 4, 4));
         assert_eq!((tile(5, 4), tile(5, 6), tile(5, 8)), (2, 2, 4));
+    }
+
+    /// What `docs/winograd.md` measured.
+    #[test]
+    fn large_tiles_are_chosen_by_channels_and_tiles() {
+        let name = |channels, size, maps, compact_weights| {
+            let options = PlanOptions { compact_weights, ..PlanOptions::default() };
+            choose(&ConvShape { maps, ..shape(channels, size) }, &options).algorithm.name()
+        };
+        let (four, six) = ("winograd-4", "winograd-6");
+        assert_eq!(
+            (name(96, 32, 1, false), name(256, 56, 1, false), name(128, 112, 1, false)),
+            (six, six, six)
+        );
+        // Too few channels, more weights than come in time, too few tiles.
+        assert_eq!(
+            (name(64, 224, 1, false), name(512, 56, 1, false), name(128, 28, 1, false)),
+            (four, four, four)
+        );
+        // Fragments take the tile of their baseline, from stored weights too.
+        assert_eq!(name(256, 32, 4, false), six);
+        assert_eq!(name(256, 32, 1, true), "winograd-4-plain-weights");
     }
 
     /// What `docs/winograd.md` measured.

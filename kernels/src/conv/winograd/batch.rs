@@ -2,18 +2,28 @@
 
 use core::ops::Range;
 
+use super::transform::KINDS;
 use crate::conv::ConvGeometry;
 use crate::simd::{Simd, ask};
 use crate::{Block, LANES};
 
-/// A number for each kind of tiles: whole ones; those of a narrow column; of a narrow row; and that of both. Tiles that are worked on
-/// together are numbered in this order, so that each position has one run of tiles: narrow ones lack some
-/// ([`WinogradTile::class`](super::WinogradTile)).
-pub(crate) type Kinds = [usize; 4];
+/// A number for each kind of tiles: by the pairs of points that it lacks along a column, and along a row. Tiles that are worked on
+/// together are numbered in this order, so that each position has one run of tiles.
+pub(crate) type Kinds = [[usize; KINDS]; KINDS];
 
-/// How many tiles have the positions of each class, when there are so many of each kind.
-pub(crate) fn tiles_of_classes([whole, column, row, corner]: Kinds) -> [usize; 4] {
-    [whole + column + row + corner, whole + row, whole + column, whole]
+/// No tiles.
+pub(crate) const NO_TILES: Kinds = [[0; KINDS]; KINDS];
+
+/// How many tiles have the positions that a tile may lack so many pairs to have ([`most_lacking`](super::transform::most_lacking)) in
+/// each direction, where there are so many of each kind.
+pub(crate) fn having(tiles: &Kinds) -> Kinds {
+    let up_to = |down: usize, along: usize| tiles[..=down].iter().flat_map(|row| &row[..=along]).sum();
+    core::array::from_fn(|down| core::array::from_fn(|along| up_to(down, along)))
+}
+
+/// All of them.
+pub(crate) fn sum(a: &Kinds, b: &Kinds) -> Kinds {
+    core::array::from_fn(|down| core::array::from_fn(|along| a[down][along] + b[down][along]))
 }
 
 /// How tiles cover a map.
@@ -23,6 +33,8 @@ pub(crate) struct Grid {
     pub(crate) across: usize,
     /// The row and the column of tiles that are narrow, the last ones; `usize::MAX` where none is.
     pub(crate) narrow: [usize; 2],
+    /// How many pairs of points these lack, in the row and in the column.
+    pub(crate) lacks: [usize; 2],
 }
 
 /// A run of tiles, numbered row by row over the output.
@@ -52,11 +64,11 @@ pub(crate) struct Run {
     pub(crate) columns: Range<usize>,
     /// The first one's number in the batch.
     pub(crate) index: usize,
-    /// Its number among those that are worked on together: at positions that tiles of a narrow column have, and at those that they
-    /// lack. Only in a narrow row these differ, before which the tiles of a narrow column are counted in the first case.
-    pub(crate) at: [usize; 2],
-    /// Whether they have few rows, and few columns.
-    pub(crate) narrow: [bool; 2],
+    /// Its number among those that are worked on together, at positions that a tile may lack no pair, one or two to have along a row:
+    /// before the tiles of a narrow row those of a narrow column are counted where these have the position.
+    pub(crate) at: [usize; KINDS],
+    /// The pairs of points that they lack along a column, and along a row.
+    pub(crate) lacks: [usize; 2],
 }
 
 /// How tiles lie in planes of pixels.
@@ -80,22 +92,22 @@ impl Grid {
     /// How many of the tiles before this one are of each kind.
     fn before(&self, tile: usize) -> Kinds {
         let (row, column) = (tile / self.across, tile % self.across);
-        let [rows, columns] = self.narrow;
+        let ([rows, columns], [down, along]) = (self.narrow, self.lacks);
         let (whole, narrow) = (self.across.min(columns), usize::from(self.across > columns));
         let (above, below) = (row.min(rows), row.saturating_sub(rows));
         let (in_row, in_narrow) = if row < rows { (column, 0) } else { (0, column) };
-        [
-            above * whole + in_row.min(columns),
-            above * narrow,
-            below * whole + in_narrow.min(columns),
-            below * narrow,
-        ]
+        let mut tiles = NO_TILES;
+        tiles[0][0] = above * whole + in_row.min(columns);
+        tiles[0][along] += above * narrow;
+        tiles[down][0] += below * whole + in_narrow.min(columns);
+        tiles[down][along] += below * narrow;
+        tiles
     }
 
     /// How many tiles of a range are of each kind.
     pub(crate) fn count(&self, tiles: &Range<usize>) -> Kinds {
         let (before, end) = (self.before(tiles.start), self.before(tiles.end));
-        core::array::from_fn(|kind| end[kind] - before[kind])
+        core::array::from_fn(|down| core::array::from_fn(|along| end[down][along] - before[down][along]))
     }
 }
 
@@ -107,18 +119,18 @@ impl Batch<'_> {
 
     /// Tiles that are worked on together, up to the last one of the batch.
     pub(crate) fn end(&self) -> Kinds {
-        let own = self.grid.count(&(self.first..self.first + self.count));
-        core::array::from_fn(|kind| self.before[kind] + own[kind])
+        sum(&self.before, &self.grid.count(&(self.first..self.first + self.count)))
     }
 
     /// [`Run::at`] of a tile.
     #[inline(never)]
-    fn numbers(&self, index: usize, narrow: [bool; 2]) -> [usize; 2] {
-        let kind = usize::from(narrow[0]) << 1 | usize::from(narrow[1]);
-        let of_kind = self.before[kind] + self.grid.count(&(self.first..self.first + index))[kind];
-        let [whole, in_column, in_row, _] = self.together;
-        let at = of_kind + [0, whole, whole + in_column, whole + in_column + in_row][kind];
-        [at, if kind == 2 { of_kind + whole } else { at }]
+    fn numbers(&self, index: usize, [down, along]: [usize; 2]) -> [usize; KINDS] {
+        let of_kind =
+            self.before[down][along] + self.grid.count(&(self.first..self.first + index))[down][along];
+        let in_row: usize = self.together[down][..along].iter().sum();
+        let above =
+            |most: usize| -> usize { self.together[..down].iter().flat_map(|row| &row[..=most]).sum() };
+        core::array::from_fn(|most| above(most) + in_row + of_kind)
     }
 
     /// Some of the tiles, whole rows or a part of one, as those of a map of their own.
@@ -137,10 +149,11 @@ impl Batch<'_> {
             grid: Grid {
                 across: columns.len(),
                 narrow: [beyond(row, rows.start), beyond(column, columns.start)],
+                ..self.grid
             },
             first: 0,
             count: rows.len() * columns.len(),
-            before: core::array::from_fn(|kind| self.before[kind] + before[kind]),
+            before: sum(&self.before, &before),
             asks: false,
             ..*self
         }
@@ -195,11 +208,18 @@ impl Iterator for Runs<'_> {
             return None;
         }
         let (row, column) = batch.place(index);
-        let narrow = [row == batch.grid.narrow[0], column == batch.grid.narrow[1]];
-        let end = if narrow[1] { column + 1 } else { batch.grid.across.min(batch.grid.narrow[1]) };
+        let Grid { across, narrow, lacks } = batch.grid;
+        let lacks_at =
+            |direction: usize, at: usize| if at == narrow[direction] { lacks[direction] } else { 0 };
+        let lacks = [lacks_at(0, row), lacks_at(1, column)];
+        let end = if column == narrow[1] { column + 1 } else { across.min(narrow[1]) };
         let columns = column..end.min(column + batch.count - index);
         self.index += columns.len();
-        let at = if batch.has_narrow() { batch.numbers(index, narrow) } else { [batch.before[0] + index; 2] };
-        Some(Run { row, columns, index, at, narrow })
+        let at = if batch.has_narrow() {
+            batch.numbers(index, lacks)
+        } else {
+            [batch.before[0][0] + index; KINDS]
+        };
+        Some(Run { row, columns, index, at, lacks })
     }
 }

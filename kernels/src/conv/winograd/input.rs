@@ -2,7 +2,7 @@
 
 use crate::Block;
 use crate::conv::winograd::batch::{Batch, Planes, Run};
-use crate::conv::winograd::transform::{self, Domain, is_left_out};
+use crate::conv::winograd::transform::{self, Domain, most_lacking};
 use crate::simd::{Simd, unroll};
 
 /// Transforms one batch of every input block: `v` is `[xi][input block][tile]` from the batch's first tile on, `stride`
@@ -28,13 +28,13 @@ pub(crate) fn transform<S: Simd, const T: usize>(
     let (height, width) = (geometry.in_height, geometry.in_width);
     // set once: for each tile, it would be a `memset` that takes a third of the transform's time
     let mut half = [[simd.splat(0.0); T]; T];
-    let together: usize = batch.together.iter().sum();
+    let together: usize = batch.together.iter().flatten().sum();
     let planes = Planes { plane: height * width, width, step };
     // the rows that the tiles above have not read
     let start = (size - step) * width;
     for (block, plane) in input.chunks_exact(height * width).enumerate() {
-        for Run { row, columns, index, at, narrow } in batch.runs() {
-            let narrow = narrow.map(|narrow| narrow && domain.has_narrow());
+        for Run { row, columns, index, at, lacks } in batch.runs() {
+            let lacks = if domain.has_narrow() { lacks } else { [0; 2] };
             // what is above or left of the input wraps around to numbers that no index reaches
             let top = (row * step).wrapping_sub(geometry.pad_top);
             let mut rows: [&[Block]; T] = [&[]; T];
@@ -59,25 +59,25 @@ pub(crate) fn transform<S: Simd, const T: usize>(
                 // loops: straight code for all T * T values, which no register file holds, would only be larger
                 for (half, row) in half.iter_mut().zip(&rows[..size]) {
                     let mut d = pixels(simd, size, row, left);
-                    if narrow[1] {
-                        transform::widen_inputs(simd, domain, &mut d);
+                    if lacks[1] > 0 {
+                        transform::widen_inputs(simd, domain, lacks[1], &mut d);
                     }
                     *half = transform::input(simd, domain, &d);
                 }
                 for c in 0..size {
-                    let left_out = is_left_out(size, c);
-                    if narrow[1] && left_out {
+                    let most = most_lacking(size, c);
+                    if lacks[1] > most {
                         continue;
                     }
-                    let at = at[usize::from(left_out)];
+                    let at = at[most];
                     let mut values = [half[0][c]; T];
                     unroll!(r < size of T, { values[r] = half[r][c] });
-                    if narrow[0] {
-                        transform::widen_inputs(simd, domain, &mut values);
+                    if lacks[0] > 0 {
+                        transform::widen_inputs(simd, domain, lacks[0], &mut values);
                     }
                     let values = transform::input(simd, domain, &values);
                     unroll!(r < size of T, {
-                        if !(narrow[0] && is_left_out(size, r)) {
+                        if lacks[0] <= most_lacking(size, r) {
                             simd.store(&mut v[(r * size + c) * stride + at], values[r]);
                         }
                     });

@@ -3,7 +3,7 @@
 
 use core::ops::Range;
 
-use super::batch::{Batch, Kinds, asks, tiles_of_classes};
+use super::batch::{Batch, Kinds, NO_TILES, asks, having};
 use super::output::Output;
 use super::{GROUP, Room, WeightForm, Winograd};
 use crate::conv::{ConvArgs, ConvGeometry};
@@ -48,7 +48,7 @@ impl Winograd {
             self.each_map(maps, &now, together, |map, batch| {
                 (self.input)(&batch, maps[map].input, v, v_stride);
             });
-            let tiles = tiles_of_classes(together);
+            let tiles = having(&together);
             let mut room = Room { count, tiles, v, v_stride, m, m_stride, row };
             for block in (0..blocks).step_by(group) {
                 let group = group.min(blocks - block);
@@ -79,7 +79,7 @@ impl Winograd {
 
     /// How many of the tiles `now`, which are counted over all maps, are of each kind.
     fn together(&self, maps: &[ConvArgs<'_>], now: &Range<usize>) -> Kinds {
-        let mut all = [0; 4];
+        let mut all = NO_TILES;
         self.each_map(maps, now, all, |_, batch| all = batch.end());
         all
     }
@@ -94,7 +94,7 @@ impl Winograd {
         mut visit: impl FnMut(usize, Batch<'a>),
     ) {
         let size = self.tile.output;
-        let (mut before, mut of_kinds) = (0, [0; 4]);
+        let (mut before, mut of_kinds) = (0, NO_TILES);
         for (map, args) in maps.iter().enumerate() {
             let end = before + self.tiles_of(args);
             let own = now.start.clamp(before, end)..now.end.clamp(before, end);

@@ -2,7 +2,7 @@
 
 use crate::Block;
 use crate::conv::winograd::batch::{Batch, Planes, Run};
-use crate::conv::winograd::transform::{self, Domain, STRIDED, is_left_out};
+use crate::conv::winograd::transform::{self, Domain, STRIDED, most_lacking};
 use crate::epilogue::Tail;
 use crate::simd::{Simd, unroll};
 
@@ -45,26 +45,26 @@ pub(crate) fn transform<S: Simd, const T: usize, const M: usize>(
     let bias = simd.load(tail.bias(block));
     let mut half = [[simd.splat(0.0); T]; M];
     let planes = Planes { plane: height * width, width, step: outputs };
-    for Run { row, columns, index, at, narrow } in batch.runs() {
-        let narrow = narrow.map(|narrow| narrow && domain.has_narrow() && (M > 2 || T == STRIDED));
+    for Run { row, columns, index, at, lacks } in batch.runs() {
+        let lacks = if domain.has_narrow() && (M > 2 || T == STRIDED) { lacks } else { [0; 2] };
         for (i, column) in columns.enumerate() {
             if asks && index + i + AHEAD < batch.count {
                 batch.ask(simd, index + i + AHEAD, &planes, out, start);
             }
             for c in 0..size {
-                let left_out = is_left_out(size, c);
-                let at = at[usize::from(left_out)] + i;
+                let most = most_lacking(size, c);
+                let at = at[most] + i;
                 let mut values = [simd.splat(0.0); T];
-                if !(narrow[1] && left_out) {
+                if lacks[1] <= most {
                     unroll!(r < size of T, {
-                        if !(narrow[0] && is_left_out(size, r)) {
+                        if lacks[0] <= most_lacking(size, r) {
                             values[r] = simd.load(&m[(r * size + c) * stride + at]);
                         }
                     });
                 }
                 let mut values = transform::output::<S, T, M>(simd, domain, outputs, &values);
-                if narrow[0] {
-                    transform::narrow_outputs(simd, domain, &mut values);
+                if lacks[0] > 0 {
+                    transform::narrow_outputs(simd, domain, lacks[0], &mut values);
                 }
                 unroll!(y < outputs of M, { half[y][c] = values[y] });
             }
@@ -72,8 +72,8 @@ pub(crate) fn transform<S: Simd, const T: usize, const M: usize>(
             let columns = outputs.min(width - left);
             for (y, half) in half[..outputs.min(height - top)].iter().enumerate() {
                 let mut values = transform::output::<S, T, M>(simd, domain, outputs, half);
-                if narrow[1] {
-                    transform::narrow_outputs(simd, domain, &mut values);
+                if lacks[1] > 0 {
+                    transform::narrow_outputs(simd, domain, lacks[1], &mut values);
                 }
                 let pixel = (top + y) * width + left;
                 let out = &mut out[pixel - start..][..columns];

@@ -4,8 +4,8 @@ use core::ops::{Range, RangeInclusive};
 
 #[cfg(doc)]
 use super::Winograd;
-use super::batch::Grid;
-use super::transform;
+use super::batch::{Grid, Kinds};
+use super::transform::{self, KINDS};
 use crate::LANES;
 
 /// Output blocks whose sums are kept between the products and the output transform.
@@ -83,12 +83,12 @@ impl WinogradTile {
     }
 
     /// Calls `visit` for the positions of some transformed weights, `at_once` at a time, or fewer where not all of these have as many
-    /// of the tiles, which are given for each class.
+    /// of the tiles ([`having`](super::batch::having)).
     pub(super) fn each_run(
         self,
         weights: Range<usize>,
         at_once: usize,
-        tiles: &[usize; 4],
+        tiles: &Kinds,
         mut visit: impl FnMut(Run),
     ) {
         let (side, domain) = (self.weight_side(), self.domain());
@@ -105,9 +105,11 @@ impl WinogradTile {
     }
 
     /// Calls `visit` for the parts of a run that have as many tiles, where that is not none.
-    fn split_run(self, mut run: Run, tiles: &[usize; 4], visit: &mut impl FnMut(Run)) {
-        let count = |xi: usize| tiles[self.class(xi)];
-        let all_alike = *tiles == [tiles[0]; 4];
+    fn split_run(self, mut run: Run, tiles: &Kinds, visit: &mut impl FnMut(Run)) {
+        let domain = self.domain();
+        let most = |position: usize| transform::most_lacking(domain, position);
+        let count = |xi: usize| tiles[most(xi / domain)][most(xi % domain)];
+        let all_alike = tiles[0][0] == tiles[KINDS - 1][KINDS - 1];
         while run.len > 0 {
             let own = count(run.xi);
             let len = if all_alike {
@@ -122,30 +124,21 @@ impl WinogradTile {
         }
     }
 
-    /// Outputs of a narrow tile in each direction: a map ends with such where no more are left over. It has fewer inputs, and lacks
-    /// some positions. None where there is no such tile: those that are chosen by themselves for the most layers have one.
-    pub const fn narrow(self) -> usize {
-        match (self.output, self.kernel, self.stride) {
-            (4, 3, 1) => 2,
-            (2, 3, 2) => 1,
-            _ => 0,
-        }
-    }
-
-    /// The class of a position: bit 0 where tiles of a narrow column lack it, bit 1 where those of a narrow row do.
-    pub(super) const fn class(self, xi: usize) -> usize {
-        let domain = self.domain();
-        let [row, column] = [xi / domain, xi % domain];
-        (transform::is_left_out(domain, row) as usize) << 1 | transform::is_left_out(domain, column) as usize
+    /// Pairs of points that the last tile lacks in a direction in which so many of its outputs are in the map: it has two inputs and two
+    /// outputs less for each, with stride 2 one output. It is narrow where that is not none.
+    pub const fn lacking(self, outputs: usize) -> usize {
+        (self.output - outputs) * self.stride / 2
     }
 
     /// How tiles cover `height` x `width` outputs, `across` of them in a row.
     pub(super) fn grid(self, [height, width]: [usize; 2], across: usize) -> Grid {
-        let narrow = [height, width].map(|outputs| {
-            let is_narrow = (1..=self.narrow()).contains(&(outputs % self.output));
-            if is_narrow { outputs / self.output } else { usize::MAX }
+        let lacks = [height, width].map(|outputs| match outputs % self.output {
+            0 => 0,
+            rest => self.lacking(rest),
         });
-        Grid { across, narrow }
+        let narrow = [(height, lacks[0]), (width, lacks[1])]
+            .map(|(outputs, lacks)| if lacks > 0 { outputs / self.output } else { usize::MAX });
+        Grid { across, narrow, lacks }
     }
 
     /// Products of a map of `height` x `width` outputs, per pair of channels.
@@ -156,11 +149,7 @@ impl WinogradTile {
     /// Products of a row of so many outputs.
     const fn products_along(self, outputs: usize) -> usize {
         let (whole, rest) = (outputs / self.output, outputs % self.output);
-        let last = match rest {
-            0 => 0,
-            _ if rest <= self.narrow() => (self.narrow() - 1) * self.stride + self.kernel,
-            _ => self.domain(),
-        };
+        let last = if rest == 0 { 0 } else { self.domain() - 2 * self.lacking(rest) };
         whole * self.domain() + last
     }
 

@@ -17,13 +17,18 @@ use crate::simd::{Simd, unroll};
 
 pub(crate) mod stride_two;
 
-/// Whether narrow tiles lack a position: the last pair of points; with stride 2, the position in which two outputs meet, and one of the
-/// two with the middle tap.
-pub(crate) const fn is_left_out(size: usize, position: usize) -> bool {
-    match size {
-        STRIDED => matches!(position, 1 | 4),
-        _ => size - 3 <= position && position < size - 1,
-    }
+/// Pairs of points that a tile may lack in one direction: none, one or two.
+pub(crate) const KINDS: usize = 3;
+
+/// How many pairs of points a tile may lack and yet have a position: narrow tiles lack the last pair, or the last two. With stride 2 it is
+/// the position in which two outputs meet that they lack, and one of the two with the middle tap.
+pub(crate) const fn most_lacking(size: usize, position: usize) -> usize {
+    let pairs_behind = match size {
+        STRIDED => [KINDS, 0, KINDS, KINDS, 0][position],
+        _ if position == 0 || position == size - 1 => KINDS,
+        _ => (size - 2 - position) / 2,
+    };
+    if pairs_behind < KINDS { pairs_behind } else { KINDS - 1 }
 }
 
 /// Most pairs of points that a domain has.
@@ -53,8 +58,6 @@ pub(crate) struct Domain {
     weights: [[f32; 5]; MOST],
     /// `G[0][0]`.
     first_weight: f32,
-    /// `p²` of the last pair, which narrow tiles lack.
-    last_square: f32,
 }
 
 impl Domain {
@@ -64,7 +67,7 @@ impl Domain {
         const FIVE: &Domain = &Domain { size: STRIDED, weights_size: 4, strided: true, ..*FOUR };
         const FOUR: &Domain = &Domain::new([1.0, 0.0, 0.0], 1);
         const SIX: &Domain = &Domain::new([0.625, 1.5, 0.0], 2);
-        const EIGHT: &Domain = &Domain::new([0.5, 1.0, 2.0], 3);
+        const EIGHT: &Domain = &Domain::new([0.5, 2.0, 1.0], 3);
         match size {
             4 => FOUR,
             STRIDED => FIVE,
@@ -77,12 +80,13 @@ impl Domain {
     /// Whether there are narrow tiles.
     #[inline(always)]
     pub(crate) const fn has_narrow(&self) -> bool {
-        matches!(self.size, STRIDED | 6)
+        self.size > 4
     }
 
     /// From the positive point of each pair. Four points are the usual 0, 1, -1, infinity. Six: 5/8 and 3/2 make half the
     /// error of the usual 1 and 2; their products are short, so all of `A` and `B` is exact. Eight: no points on
-    /// a grid of 1/8 were better than the usual 1/2, 1 and 2.
+    /// a grid of 1/8 were better than the usual 1/2, 1 and 2; 1 is the last, which narrow tiles lack first, since without
+    /// another one their error is larger.
     const fn new(points: [f64; MOST], pairs: usize) -> Domain {
         let others = [
             narrow(product(points, pairs, 0)),
@@ -126,8 +130,19 @@ impl Domain {
             powers,
             weights,
             first_weight,
-            last_square: (points[pairs - 1] * points[pairs - 1]) as f32,
         }
+    }
+
+    /// `p²` of the last pair but `before`.
+    #[inline(always)]
+    const fn square(&self, before: usize) -> f32 {
+        self.powers[self.pairs - 1 - before][2]
+    }
+
+    /// Whether a narrow tile lacks two pairs.
+    #[inline(always)]
+    const fn lacks_two(&self, lacks: usize) -> bool {
+        self.size == 8 && lacks == 2
     }
 }
 
@@ -197,28 +212,62 @@ pub(crate) fn input<S: Simd, const T: usize>(simd: S, domain: &Domain, d: &[S::V
     out
 }
 
-/// From the inputs of a narrow tile, two less than those of a whole one, to inputs of a whole one with the same values at the positions
-/// that both have: `B'` of the narrow one lacks the factor `x² - q²`, `q` being the last point, so an input `e_j` of it is
-/// `d_{j+2} - q² d_j`, of which the two in the middle may be zero. With stride 2 nothing meets these two.
+/// From the inputs of a narrow tile, two less than those of a whole one for each pair of points that it lacks, to inputs of a whole one
+/// with the same values at the positions that both have. Without the last pair `B'` lacks the factor `x² - q²`, so an input `e_j`
+/// is `d_{j+2} - q² d_j`, of which the third and the fourth `d` may be zero. Without the last two it is
+/// `d_{j+4} - (q² + r²) d_{j+2} + q² r² d_j`, and four may be zero. With stride 2 nothing meets the third and the fourth.
 #[inline(always)]
-pub(crate) fn widen_inputs<S: Simd, const T: usize>(simd: S, domain: &Domain, d: &mut [S::Vector; T]) {
-    let (zero, [third, fourth]) = (simd.splat(0.0), [d[2], d[3]]);
-    (d[2], d[3], d[4 % T]) = (zero, zero, third);
-    if !domain.strided {
-        let scale = simd.splat(-1.0 / domain.last_square);
-        (d[0], d[1], d[5 % T]) = (simd.mul(scale, d[0]), simd.mul(scale, d[1]), fourth);
+pub(crate) fn widen_inputs<S: Simd, const T: usize>(
+    simd: S,
+    domain: &Domain,
+    lacks: usize,
+    d: &mut [S::Vector; T],
+) {
+    let (zero, e) = (simd.splat(0.0), *d);
+    (d[2], d[3]) = (zero, zero);
+    if domain.strided {
+        d[4 % T] = e[2];
+        return;
     }
+    let first = if domain.lacks_two(lacks) {
+        (d[4 % T], d[5 % T], d[6 % T], d[7 % T]) = (zero, zero, e[2], e[3]);
+        1.0 / (domain.square(0) * domain.square(1))
+    } else {
+        (d[4 % T], d[5 % T]) = (e[2], e[3]);
+        if domain.size == 8 {
+            let square = simd.splat(domain.square(0));
+            d[6 % T] = simd.mul_add(square, e[2], e[4 % T]);
+            d[7 % T] = simd.mul_add(square, e[3], e[5 % T]);
+        }
+        -1.0 / domain.square(0)
+    };
+    (d[0], d[1]) = (simd.mul(simd.splat(first), e[0]), simd.mul(simd.splat(first), e[1]));
 }
 
-/// From the outputs of a whole tile, of sums that are zero where a narrow one has none, to those of a narrow one: the factor
-/// `p² - q²` that its values lack beside the weights is two outputs' difference. With stride 2 it has one, the sum of both.
+/// From the outputs of a whole tile, of sums that are zero where a narrow one has none, to those of a narrow one: the factors
+/// `p² - q²` that its values lack beside the weights are differences of outputs. With stride 2 it has one, the sum of both.
 #[inline(always)]
-pub(crate) fn narrow_outputs<S: Simd, const M: usize>(simd: S, domain: &Domain, y: &mut [S::Vector; M]) {
+pub(crate) fn narrow_outputs<S: Simd, const M: usize>(
+    simd: S,
+    domain: &Domain,
+    lacks: usize,
+    y: &mut [S::Vector; M],
+) {
     if domain.strided {
         y[0] = simd.add(y[0], y[1]);
+    } else if domain.lacks_two(lacks) {
+        let (q, r) = (domain.square(0), domain.square(1));
+        let (outer, inner) = (simd.splat(q * r), simd.splat(-(q + r)));
+        for k in 0..2 {
+            y[k] = simd.mul_add(outer, y[k], simd.mul_add(inner, y[(k + 2) % M], y[(k + 4) % M]));
+        }
     } else {
-        let scale = simd.splat(-domain.last_square);
-        (y[0], y[1]) = (simd.mul_add(scale, y[0], y[2 % M]), simd.mul_add(scale, y[1], y[3 % M]));
+        let scale = simd.splat(-domain.square(0));
+        unroll!(k < M of M, {
+            if k + 2 < M {
+                y[k] = simd.mul_add(scale, y[k], y[(k + 2) % M]);
+            }
+        });
     }
 }
 
