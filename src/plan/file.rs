@@ -28,8 +28,8 @@ compile_error!("compiled models hold little-endian numbers that are used where t
 /// The first bytes of every file: a name, and line ends that a text transfer would change.
 pub const MAGIC: [u8; 8] = *b"SINEW\r\n\x1a";
 
-/// Readers know this version only: a plan is written for the steps that this version has.
-const VERSION: u32 = 6;
+/// Readers know this version only: a plan is written for the steps that this version has, and weights are packed as these read them.
+const VERSION: u32 = 7;
 
 /// Bytes before the plan: two cache lines.
 const HEADER: usize = 128;
@@ -240,4 +240,38 @@ fn limit(what: &str, found: u64, limit: u64) -> Result<()> {
 
 pub(super) fn malformed(reason: String) -> Error {
     Error::Malformed { what: "compiled model".into(), reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use sinew_kernels::LANES;
+    use sinew_kernels::conv::strassen;
+    use sinew_kernels::isa::{self, Isa};
+
+    use super::*;
+
+    /// Kernels of another build read the stored weights, in the order of their own transforms. Where this hash changes the version must, or
+    /// older files would give wrong outputs.
+    #[test]
+    fn weights_are_packed_as_the_version_says() {
+        let plain = |kernel: usize| -> Vec<Block> {
+            let value = |i: usize| (i * 37 % 101) as f32 - 50.0;
+            (0..4 * 2 * LANES * kernel * kernel)
+                .map(|k| std::array::from_fn(|lane| value(k * LANES + lane)))
+                .collect()
+        };
+        let mut all: Vec<Block> = Vec::new();
+        for winograd in isa::table(Isa::Scalar).expect("the scalar table is always there").winograd {
+            let plain = plain(winograd.tile.kernel);
+            let mut packed = vec![[0.0; LANES]; 4 * 2 * LANES * winograd.tile.weights()];
+            winograd.pack(&[LANES as u8; 2], &plain, &mut packed);
+            all.extend(packed);
+        }
+        let plain = plain(1);
+        let mut packed = vec![[0.0; LANES]; 4 * strassen::weights_per_block(2)];
+        strassen::pack(2, &plain, &mut packed);
+        all.extend(packed);
+        let hash = xxh64(bytemuck::cast_slice(&all), 0);
+        assert_eq!((VERSION, format!("{hash:016x}").as_str()), (7, "110ba296ec7253a0"));
+    }
 }

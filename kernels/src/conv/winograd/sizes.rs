@@ -126,7 +126,7 @@ impl WinogradTile {
 
     /// Pairs of points that the last tile lacks in a direction in which so many of its outputs are in the map: it has two inputs and two
     /// outputs less for each, with stride 2 one output. It is narrow where that is not none.
-    pub const fn lacking(self, outputs: usize) -> usize {
+    const fn lacking(self, outputs: usize) -> usize {
         (self.output - outputs) * self.stride / 2
     }
 
